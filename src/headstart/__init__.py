@@ -1,0 +1,46 @@
+"""Headstart: a folder of labelled photos → an image classifier that can be trusted and shipped.
+
+Importing this loads no TensorFlow; names are looked up when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.classifier import ImageClassifier, load
+    from headstart.errors import HeadstartError
+    from headstart.features.extract import extract_features
+    from headstart.models.heads import attach_head
+    from headstart.models.loaders import load_backbone
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HeadstartError",
+    "ImageClassifier",
+    "attach_head",
+    "extract_features",
+    "load",
+    "load_backbone",
+]
+
+_HOMES = {
+    "HeadstartError": "headstart.errors",
+    "ImageClassifier": "headstart.classifier",
+    "attach_head": "headstart.models.heads",
+    "extract_features": "headstart.features.extract",
+    "load": "headstart.classifier",
+    "load_backbone": "headstart.models.loaders",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

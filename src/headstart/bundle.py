@@ -1,0 +1,213 @@
+"""Bundles: everything needed to predict, as data only.
+
+A bundle is one zip file (stored, not compressed) or a folder with the same members::
+
+    manifest.json        format number, class names, preprocessing, backbone, recipe, evaluation,
+                         split, versions, and the digest and size of every other member
+    graph.onnx           photos (batch, size, size, 3) uint8 → features, probabilities
+    weights.safetensors  the head (``head/kernel``, ``head/bias``) and the backbone's weights
+
+Loading parses the manifest, then checks names, sizes and digests, before anything is built from
+the rest. Nothing in a bundle is run as code. Digests detect damage, not forgery.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import BundleError, OutputExistsError
+from headstart.files import atomic_write, digest_bytes
+
+FORMAT = 1
+GRAPH, WEIGHTS, MANIFEST = "graph.onnx", "weights.safetensors", "manifest.json"
+
+# A manifest is text about at most some hundred thousand photos.
+_MANIFEST_BYTES = 256 * 2**20
+_REQUIRED: dict[str, type] = {
+    "class_names": list,
+    "image_size": int,
+    "decode_version": int,
+    "backbone": dict,
+    "recipe": dict,
+    "members": dict,
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory.
+
+    Attributes:
+        manifest: The parsed ``manifest.json``, checked.
+        members: Bytes by name: `GRAPH` and `WEIGHTS`.
+        path: Where it was read from, if it was.
+    """
+
+    manifest: dict[str, Any]
+    members: Mapping[str, bytes] = field(repr=False)
+    path: Path | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the probabilities."""
+        return tuple(self.manifest["class_names"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+        return int(self.manifest["image_size"])
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse, before any work, an output that cannot be written.
+
+    Raises:
+        OutputExistsError: It exists and ``force`` is not set.
+        BundleError: Its folder does not exist or cannot be written.
+    """
+    if path.is_dir():
+        raise OutputExistsError(f"{path} is a folder. Give a file name with -o.")
+    if path.exists() and not force:
+        raise OutputExistsError(
+            f"{path} exists already. Choose another name with -o, or overwrite it with --force."
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        raise BundleError(f"The folder {folder} does not exist. Create it, or choose another.")
+    probe = folder / f".{path.name}.writable"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BundleError(
+            f"{folder} cannot be written ({error.strerror}). Choose another folder with -o."
+        ) from error
+
+
+def save_bundle(
+    path: Path, manifest: dict[str, Any], members: Mapping[str, bytes], *, force: bool = False
+) -> None:
+    """Write a bundle atomically; digests and format number are added here.
+
+    Raises:
+        OutputExistsError, BundleError, HeadstartError: It exists, or cannot be written.
+    """
+    check_output(path, force)
+    listed = {
+        name: {"sha256": digest_bytes(data), "bytes": len(data)} for name, data in members.items()
+    }
+    text = json.dumps({"format": FORMAT, **manifest, "members": listed}, ensure_ascii=False)
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in {MANIFEST: text.encode(), **members}.items():
+            # A fixed time stamp: equal contents make equal files.
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and check a bundle.
+
+    Raises:
+        BundleError: Not a bundle, damaged, or written by a newer Headstart.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BundleError(f"{path} does not exist. Train one with: headstart train PHOTOS")
+    try:
+        if path.is_dir():
+            return _check(path, _FolderReader(path))
+        with zipfile.ZipFile(path) as archive:
+            return _check(path, _ZipReader(archive))
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise BundleError(f"{path} is not a readable bundle: {error}.") from error
+
+
+class _FolderReader:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def size(self, name: str) -> int | None:
+        file = self._folder / name
+        return file.stat().st_size if file.is_file() and not file.is_symlink() else None
+
+    def read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
+
+
+class _ZipReader:
+    """Members of a stored zip. A stored member cannot be larger than the archive: no bombs."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+
+    def size(self, name: str) -> int | None:
+        found = [info for info in self._archive.infolist() if info.filename == name]
+        if len(found) != 1 or found[0].compress_type != zipfile.ZIP_STORED:
+            return None
+        return found[0].file_size
+
+    def read(self, name: str) -> bytes:
+        return self._archive.read(name)
+
+
+def _check(path: Path, reader: _FolderReader | _ZipReader) -> Bundle:
+    size = reader.size(MANIFEST)
+    if size is None or size > _MANIFEST_BYTES:
+        raise BundleError(f"{path} is not a Headstart bundle: it has no usable {MANIFEST}.")
+    try:
+        manifest = json.loads(reader.read(MANIFEST))
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is damaged: {MANIFEST} is not JSON ({error}).") from error
+    _check_manifest(path, manifest)
+    members = {}
+    for name in (GRAPH, WEIGHTS):
+        entry = manifest["members"].get(name)
+        if not isinstance(entry, dict) or reader.size(name) != entry.get("bytes"):
+            raise BundleError(f"{path} is damaged: {name} is missing or has another size.")
+        members[name] = reader.read(name)
+        if digest_bytes(members[name]) != entry.get("sha256"):
+            raise BundleError(f"{path} is damaged: the digest of {name} is not the recorded one.")
+    return Bundle(manifest, members, path)
+
+
+def _check_manifest(path: Path, manifest: Any) -> None:
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise BundleError(f"{path} is not a Headstart bundle: {MANIFEST} has no format number.")
+    if manifest["format"] > FORMAT:
+        raise BundleError(
+            f"{path} has the format {manifest['format']}; this Headstart reads up to {FORMAT}. "
+            "Install a newer one: pip install --upgrade headstart"
+        )
+    for key, kind in _REQUIRED.items():
+        if not isinstance(manifest.get(key), kind):
+            raise BundleError(f"{path} is damaged: {MANIFEST} has no valid {key!r}.")
+    names = manifest["class_names"]
+    is_clean = all(isinstance(name, str) for name in names) and len(set(names)) == len(names) >= 2
+    if not is_clean:
+        raise BundleError(f"{path} is damaged: {MANIFEST} has no valid 'class_names'.")
+
+
+def dump_arrays(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays as safetensors."""
+    from safetensors.numpy import save
+
+    return save(dict(arrays))
+
+
+def parse_arrays(data: bytes) -> dict[str, Any]:
+    """Arrays of safetensors bytes.
+
+    Raises:
+        BundleError: They are damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise BundleError(f"{WEIGHTS} is damaged: {error}.") from error

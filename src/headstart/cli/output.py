@@ -1,0 +1,208 @@
+"""What people and programs see: tables, progress, CSV and JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from headstart.cli.inputs import Input
+from headstart.data.scan import Problem
+from headstart.evaluation.metrics import Estimate, Evaluation
+from headstart.features.extract import Progress as Report
+from headstart.predictor import Prediction
+
+_SHOWN_PROBLEMS = 10
+
+
+def stdout() -> Console:
+    """The console of results."""
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    """The console of progress, warnings and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_error(message: str) -> None:
+    """An error as one sentence, without a traceback."""
+    stderr().print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value.item()
+
+
+@contextlib.contextmanager
+def progress(description: str) -> Iterator[Report]:
+    """A progress bar of photos on stderr; silent when stderr is not a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("photos"),
+        TimeRemainingColumn(compact=True),
+    )
+    console = stderr()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_notes(warnings: Iterable[str], problems: Sequence[Problem]) -> None:
+    """Warnings and the first problems, on stderr."""
+    console = stderr()
+    for warning in warnings:
+        console.print(f"[yellow]note:[/] {escape(warning)}", soft_wrap=True)
+    if problems:
+        console.print(f"[yellow]{len(problems)} files were not used:[/]")
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        console.print(f"  {escape(str(problem.path))}: {escape(problem.reason)}", soft_wrap=True)
+    if len(problems) > _SHOWN_PROBLEMS:
+        console.print(f"  … and {len(problems) - _SHOWN_PROBLEMS} more; --json lists all of them")
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """The figures, the table of classes, and what is confused most."""
+    console = stdout()
+    console.print(
+        f"[bold]accuracy {_percent(evaluation.accuracy)}[/] on {evaluation.photos} photos "
+        f"(always answering the largest class: {evaluation.majority:.1%})"
+    )
+    console.print(
+        f"balanced accuracy {_percent(evaluation.balanced_accuracy)}, log loss "
+        f"{evaluation.log_loss.value:.3f}, calibration error {evaluation.ece:.3f}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("class", "photos", "precision", "recall", "F1", "mostly confused with"):
+        table.add_column(name, justify="left" if name[0] in "cm" else "right")
+    for number, row in enumerate(evaluation.per_class):
+        figures = (f"{value:.1%}" for value in (row.precision, row.recall, row.f1))
+        confused = _confused_with(evaluation, number)
+        table.add_row(escape(row.name), str(row.photos), *figures, escape(confused))
+    console.print(table)
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]".replace("[", "\\[")
+
+
+def _confused_with(evaluation: Evaluation, number: int) -> str:
+    row = list(evaluation.confusion[number])
+    row[number] = 0
+    most = max(range(len(row)), key=row.__getitem__)
+    return f"{evaluation.class_names[most]} ({row[most]})" if row[most] else ""
+
+
+def print_seconds(seconds: dict[str, float]) -> None:
+    """Where the time went, in one line."""
+    parts = [f"{name} {value:.1f}" for name, value in seconds.items() if value and name != "total"]
+    stdout().print(f"{seconds['total']:.1f} s: {', '.join(parts)}", style="dim")
+
+
+def print_rows(rows: Iterable[Sequence[str]], *header: str) -> None:
+    """A plain table on stdout."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    stdout().print(table)
+
+
+def with_path(prediction: Prediction[Input]) -> Prediction[Path]:
+    """The prediction of an input, with its path as the item."""
+    return Prediction(
+        prediction.item.path,
+        prediction.label,
+        prediction.probability,
+        prediction.probabilities,
+        prediction.problem,
+    )
+
+
+def write_predictions(
+    predictions: Iterable[Prediction[Path]], class_names: Sequence[str], style: str, top_k: int
+) -> tuple[int, int]:
+    """Stream predictions to stdout as ``csv``, ``json`` lines or ``text``; counts read and unread."""
+    writer = {"csv": _CsvRows, "json": _JsonRows, "text": _TextRows}[style](class_names, top_k)
+    read = unread = 0
+    for prediction in predictions:
+        writer.write(prediction)
+        read, unread = (read + 1, unread) if prediction.problem is None else (read, unread + 1)
+    sys.stdout.flush()
+    return read, unread
+
+
+def _ranked(
+    prediction: Prediction[Path], class_names: Sequence[str], top_k: int
+) -> list[tuple[str, float]]:
+    order = prediction.probabilities.argsort(kind="stable")[::-1][:top_k]
+    return [(class_names[number], float(prediction.probabilities[number])) for number in order]
+
+
+class _CsvRows:
+    def __init__(self, class_names: Sequence[str], top_k: int) -> None:
+        self._names, self._top_k = class_names, min(top_k, len(class_names))
+        self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        more = [
+            f"{column}_{k}"
+            for k in range(2, self._top_k + 1)
+            for column in ("label", "probability")
+        ]
+        self._writer.writerow(["path", "label", "probability", *more, "problem"])
+
+    def write(self, prediction: Prediction[Path]) -> None:
+        ranked = _ranked(prediction, self._names, self._top_k)
+        cells = [cell for name, p in ranked for cell in (name, f"{p:.6f}")]
+        cells += [""] * (2 * (self._top_k - len(ranked)))
+        self._writer.writerow([prediction.item, *cells, prediction.problem or ""])
+
+
+class _JsonRows:
+    def __init__(self, class_names: Sequence[str], top_k: int) -> None:
+        self._names, self._top_k = class_names, top_k
+
+    def write(self, prediction: Prediction[Path]) -> None:
+        if prediction.problem is not None:
+            print_json({"path": prediction.item, "problem": prediction.problem})
+            return
+        ranked = _ranked(prediction, self._names, len(self._names))
+        data: dict[str, Any] = {
+            "path": prediction.item,
+            "label": prediction.label,
+            "probability": prediction.probability,
+            "probabilities": dict(ranked),
+        }
+        if self._top_k > 1:
+            data["top"] = [{"label": n, "probability": p} for n, p in ranked[: self._top_k]]
+        print_json(data)
+
+
+class _TextRows:
+    def __init__(self, class_names: Sequence[str], top_k: int) -> None:
+        self._names, self._top_k, self._console = class_names, top_k, stdout()
+
+    def write(self, prediction: Prediction[Path]) -> None:
+        ranked = _ranked(prediction, self._names, self._top_k)
+        answer = "  ".join(f"[bold]{escape(name)}[/] {p:.1%}" for name, p in ranked)
+        if prediction.problem is not None:
+            answer = f"[red]{escape(prediction.problem)}[/]"
+        self._console.print(f"{escape(str(prediction.item))}  {answer}", soft_wrap=True)

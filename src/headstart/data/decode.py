@@ -1,0 +1,226 @@
+"""Bytes of a photo → square uint8 RGB. The only decoder in the product.
+
+Training, prediction, evaluation and all that follows call `decode_photo`, so that the same bytes
+always become the same pixels. What happens, in this order: limits on bytes and pixels; the first
+frame; JPEG scaled while loading where that is exact enough; 16-bit and float values scaled to 8
+bits; transparency on white; the central square resized with antialiasing; the colour profile
+converted to sRGB; the EXIF rotation applied. The last two commute with the central square, and are
+a thousand times cheaper after it.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+from headstart.errors import UnreadablePhotoError
+
+Pixels = npt.NDArray[np.uint8]
+
+# Part of every cache key and bundle: raised whenever the same bytes would become other pixels.
+DECODE_VERSION = 1
+
+# What Pillow reads without other programs (EPS would start Ghostscript) and without a network.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO", "TGA")
+FORMATS += ("ICO", "PCX", "SGI", "DIB", "QOI", "DDS")
+
+# The share of the shorter side that is kept: the networks were evaluated on the central 224 pixels
+# of photos whose shorter side was 256. docs/recipes.md compares the alternatives.
+KEPT_SHARE = 0.875
+
+# A JPEG is scaled while loading (DCT scaling by 2, 4 or 8) when the result still has this many
+# times the pixels per side that are needed, so that the antialiased resize decides what is kept.
+_DRAFT_MARGIN = 2.0
+
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a photo may cost at most. A larger one becomes a problem with this reason."""
+
+    file_bytes: int = 256 * 2**20
+    pixels: int = 100_000_000
+
+
+LIMITS = Limits()
+
+# Pillow warns from 89 million pixels on and refuses from 178 million on; our own limit lies
+# between and gives a reason with both numbers, so that the warning would only be noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module="PIL")
+
+
+def decode_photo(data: bytes, image_size: int, limits: Limits = LIMITS) -> Pixels:
+    """The central square of a photo as ``(image_size, image_size, 3)`` uint8 RGB.
+
+    Args:
+        data: The bytes of an image file; its name does not matter.
+        image_size: Side of the result in pixels.
+        limits: What the photo may cost.
+
+    Raises:
+        UnreadablePhotoError: With a reason that can be shown to a user.
+
+    >>> stream = io.BytesIO()
+    >>> Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(stream, "PNG")
+    >>> decode_photo(stream.getvalue(), 8)[0, 0].tolist()  # transparent: white
+    [255, 255, 255]
+    """
+    if not data:
+        raise UnreadablePhotoError("empty file")
+    if len(data) > limits.file_bytes:
+        raise UnreadablePhotoError(
+            f"{len(data) / 2**20:,.0f} MB, more than the limit of {limits.file_bytes / 2**20:,.0f} MB"
+        )
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(image, limits)
+            if image.format == "JPEG":
+                side = round(image_size / KEPT_SHARE * _DRAFT_MARGIN)
+                image.draft(None, (side, side))
+            image.load()
+            return square_image(image, image_size)
+    except UnreadablePhotoError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadablePhotoError(_describe_foreign(data)) from None
+    except Image.DecompressionBombError:
+        raise UnreadablePhotoError(f"more than {limits.pixels:,} pixels") from None
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        detail = str(error).strip() or type(error).__name__
+        raise UnreadablePhotoError(f"damaged image ({detail})") from error
+
+
+def square_image(image: Image.Image, image_size: int) -> Pixels:
+    """The central square of an opened image as ``(image_size, image_size, 3)`` uint8 RGB.
+
+    Raises:
+        UnreadablePhotoError: The image has no pixels, or a mode that cannot become RGB.
+    """
+    if min(image.size) < 1:
+        raise UnreadablePhotoError(f"no pixels ({image.width} x {image.height})")
+    profile = image.info.get("icc_profile")
+    orientation = _read_orientation(image)
+    plain = _to_eight_bits(image)
+    side = min(plain.size) * KEPT_SHARE
+    left, top = (plain.width - side) / 2, (plain.height - side) / 2
+    # Hamming downsizes as sharply as bicubic in two thirds of the time (docs/recipes.md), but
+    # must not enlarge.
+    is_smaller = side < image_size
+    square = plain.resize(
+        (image_size, image_size),
+        Image.Resampling.BICUBIC if is_smaller else Image.Resampling.HAMMING,
+        box=(left, top, left + side, top + side),
+        reducing_gap=3.0,
+    )
+    square = _to_srgb(square, profile)
+    if orientation in _TRANSPOSE:
+        square = square.transpose(_TRANSPOSE[orientation])
+    return np.asarray(square, np.uint8)
+
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def array_to_image(array: npt.NDArray[Any]) -> Image.Image:
+    """A Pillow image of a ``(height, width)`` or ``(height, width, 1|3|4)`` uint8 array.
+
+    Raises:
+        UnreadablePhotoError: Another shape or dtype.
+    """
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != np.uint8 or not is_image or 0 in array.shape:
+        raise UnreadablePhotoError(
+            f"an array of shape {array.shape} and dtype {array.dtype}; accepted are "
+            "(height, width), (height, width, 3) and (height, width, 4) of uint8"
+        )
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+def _check_pixels(image: Image.Image, limits: Limits) -> None:
+    if image.width * image.height > limits.pixels:
+        raise UnreadablePhotoError(
+            f"{image.width} x {image.height} pixels, more than the limit of {limits.pixels:,}"
+        )
+
+
+def _read_orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block does not make the pixels unreadable
+        return 1
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """RGB, L or CMYK with 8 bits and no transparency."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _scale_values(image)
+    if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    if image.mode in ("RGB", "L", "CMYK"):
+        return image
+    return image.convert("RGB")
+
+
+def _scale_values(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey to 8 bits; Pillow's own conversion would clip at 255."""
+    values = np.asarray(image, np.float64)
+    if image.mode != "F" and values.min() >= 0 and values.max() <= 65535:
+        low, high = 0.0, 65535.0
+    else:
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            raise UnreadablePhotoError("no finite pixel value")
+        low, high = float(finite.min()), float(finite.max())
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / max(
+        high - low, 1e-30
+    )
+    return Image.fromarray(np.round(scaled * 255).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile and not (b"sRGB" in profile and image.mode == "RGB"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            return converted or image.convert("RGB")
+        except Exception:  # a broken or ill-fitting profile: the plain conversion is right enough
+            return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+_SIGNATURES = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"version https://git-lfs", "a Git LFS pointer; run: git lfs pull"),
+    (b"<", "text (HTML, XML or SVG)"),
+    (b"\x00\x05\x16\x07", "macOS metadata (AppleDouble)"),
+    (b"%!PS", "PostScript, which is not read"),
+)
+
+
+def _describe_foreign(data: bytes) -> str:
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"):
+        return "HEIC, which Pillow does not read; convert it to JPEG"
+    for signature, name in _SIGNATURES:
+        if data.lstrip()[: len(signature)] == signature:
+            return f"not an image but {name}"
+    return "not an image of a known format"

@@ -1,0 +1,251 @@
+"""A folder of labelled photos → a manifest in which every file is a sample or a problem.
+
+Accepted layouts::
+
+    photos/CLASS/*.jpg                                  one folder per class
+    photos/train/CLASS/*.jpg, photos/test/CLASS/*.jpg   and, if there, photos/validation/CLASS
+
+Whether a file is a photo is decided by its content, not by its name. Nothing is written, moved or
+deleted, and links to folders are not followed (they may form loops).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from headstart.data.decode import LIMITS
+from headstart.errors import DatasetError
+from headstart.files import digest_bytes
+
+# Folder names that mean a side of the split rather than a class, as they occur in the wild.
+SIDES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+# Left behind by file managers and version control: named as what they are, not as broken photos.
+_LITTER = {"thumbs.db", "desktop.ini", ".ds_store", "ehthumbs.db", ".gitkeep", ".gitignore"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled photo.
+
+    Attributes:
+        path: Where it is.
+        label: Its class name; empty when unlabelled.
+        digest: sha256 of the file's bytes: the photo's identity, whatever it is called.
+        side: ``"train"``, ``"validation"`` or ``"test"`` when its folder says so, else None.
+        content: The photo itself when it is not in a file (bytes, Pillow image, uint8 array).
+    """
+
+    path: Path
+    label: str
+    digest: str
+    side: str | None = None
+    content: Any = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is not used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a scan found: every file is in exactly one of ``samples`` and ``problems``."""
+
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels that occur, sorted."""
+        return tuple(sorted({sample.label for sample in self.samples}))
+
+    def without(self, problems: Iterable[Problem]) -> Manifest:
+        """The manifest with some samples turned into problems (found unreadable later)."""
+        found = {problem.path: problem for problem in problems}
+        kept = tuple(sample for sample in self.samples if sample.path not in found)
+        return replace(self, samples=kept, problems=(*self.problems, *found.values()))
+
+
+def scan_folder(root: Path, max_file_bytes: int = LIMITS.file_bytes) -> Manifest:
+    """Find the photos of a folder with one folder per class, or train/validation/test layouts.
+
+    Args:
+        root: The folder.
+        max_file_bytes: Larger files become problems without being read.
+
+    Raises:
+        DatasetError: The folder does not exist, is not a folder, or cannot be listed.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> (root / "cat").mkdir()
+    >>> _ = (root / "cat" / "a.jpg").write_bytes(b"any bytes"), (root / "b.jpg").write_bytes(b"")
+    >>> manifest = scan_folder(root)
+    >>> manifest.class_names, manifest.problems[0].reason
+    (('cat',), 'not in a class folder')
+    """
+    root = Path(root)
+    if not root.exists():
+        raise DatasetError(
+            f"The folder {root} does not exist. Give a folder with one folder per class."
+        )
+    if not root.is_dir():
+        raise DatasetError(f"{root} is a file. Give a folder with one folder per class.")
+    try:
+        top = sorted(os.listdir(root))
+    except OSError as error:
+        raise DatasetError(f"The folder {root} cannot be listed: {error.strerror}.") from error
+    sides = {
+        name: SIDES[name.lower()]
+        for name in top
+        if name.lower() in SIDES and (root / name).is_dir()
+    }
+    # "test" alone may be a class; sides are meant when there is something to train on among them.
+    has_sides = "train" in sides.values()
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    for path in _walk(root, problems):
+        parts = path.relative_to(root).parts
+        side = sides.get(parts[0]) if has_sides else None
+        depth = 1 if side else 0
+        if len(parts) <= depth + 1 or (has_sides and side is None):
+            where = "train, validation or test" if has_sides and side is None else "a class folder"
+            problems.append(Problem(path, _litter_reason(path) or f"not in {where}"))
+            continue
+        found = read_sample(path, _normalise(parts[depth]), side, max_file_bytes)
+        (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
+    return Manifest(tuple(samples), tuple(problems), tuple(_describe_duplicates(samples)))
+
+
+def scan_paths(paths: Iterable[Path], max_file_bytes: int = LIMITS.file_bytes) -> Manifest:
+    """Find unlabelled photos in files and folders, in the order given.
+
+    A path that does not exist is a problem with that reason.
+    """
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    for path in list_files(paths, problems):
+        found = read_sample(path, "", None, max_file_bytes)
+        (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
+    return Manifest(tuple(samples), tuple(problems))
+
+
+def list_files(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Path]:
+    """The files among some files and folders; what cannot be one goes to ``problems``."""
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from _walk(path, problems)
+        elif path.exists():
+            yield path
+        else:
+            problems.append(Problem(path, "does not exist"))
+
+
+def read_sample(
+    path: Path, label: str, side: str | None, max_file_bytes: int = LIMITS.file_bytes
+) -> Sample | Problem:
+    """One file as a sample with its digest, or the problem that prevents it."""
+    try:
+        reason = check_file(path, max_file_bytes)
+        if reason:
+            return Problem(path, reason)
+        return Sample(path, label, digest_bytes(path.read_bytes()), side)
+    except OSError as error:
+        return Problem(path, f"cannot be read: {error.strerror or error}")
+
+
+def check_file(path: Path, max_file_bytes: int) -> str | None:
+    """Why a file is not read at all, or None; a FIFO or a sparse giant is never opened.
+
+    Raises:
+        OSError: There is no such file, or it cannot be looked at.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_size == 0:
+        return "empty file"
+    if status.st_size > max_file_bytes:
+        size, limit = status.st_size / 2**20, max_file_bytes / 2**20
+        return f"{size:,.0f} MB, more than the limit of {limit:,.0f} MB"
+    return _litter_reason(path)
+
+
+def _litter_reason(path: Path) -> str | None:
+    name = path.name.lower()
+    if name in _LITTER:
+        return "a system file, not a photo"
+    if name.startswith("._"):
+        return "macOS metadata (AppleDouble), not a photo"
+    return None
+
+
+def _normalise(name: str) -> str:
+    # macOS stores "é" as two characters, Linux as one: the same class either way.
+    return unicodedata.normalize("NFC", name)
+
+
+def _walk(folder: Path, problems: list[Problem]) -> Iterator[Path]:
+    """Files below a folder in a fixed order; links to folders and what cannot be listed are problems."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        problems.append(Problem(folder, f"cannot be listed: {error.strerror or error}"))
+        return
+    for entry in entries:
+        path = folder / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(path, problems)
+        elif entry.is_symlink() and path.is_dir():
+            problems.append(Problem(path, "a link to a folder, which is not followed"))
+        else:
+            yield path
+
+
+def _describe_duplicates(samples: Iterable[Sample]) -> Iterator[str]:
+    """A sentence per kind of exact duplicate that a user should know about."""
+    labels: dict[str, set[str]] = {}
+    sides: dict[str, set[str | None]] = {}
+    paths: dict[str, Path] = {}
+    counts: Counter[str] = Counter()
+    for sample in samples:
+        labels.setdefault(sample.digest, set()).add(sample.label)
+        sides.setdefault(sample.digest, set()).add(sample.side)
+        paths.setdefault(sample.digest, sample.path)
+        counts[sample.digest] += 1
+    torn = [digest for digest, found in labels.items() if len(found) > 1]
+    if torn:
+        names = " and ".join(sorted(labels[torn[0]]))
+        yield (
+            f"{len(torn)} photos are in more than one class with the same bytes, "
+            f"such as {paths[torn[0]]} ({names}); at most one of the labels can be right."
+        )
+    leaks = [digest for digest, found in sides.items() if len(found) > 1]
+    if leaks:
+        yield (
+            f"{len(leaks)} photos are in more than one of train, validation and test with the same "
+            f"bytes, such as {paths[leaks[0]]}; they are left out of training."
+        )
+    extra = sum(count - 1 for count in counts.values() if count > 1)
+    if extra:
+        yield f"{extra} photos are exact copies of others; copies stay on one side of the split."

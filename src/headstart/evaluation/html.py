@@ -1,0 +1,45 @@
+"""How a classifier prints itself in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from headstart.evaluation.metrics import Evaluation
+
+
+def show_evaluation(
+    title: str, evaluation: Evaluation | None, warnings: Sequence[str], problems: int
+) -> str:
+    """A small HTML block: accuracy with its interval and the confusion matrix; text escaped."""
+    parts = [f"<p><code>{escape(title)}</code></p>"]
+    if evaluation is None:
+        parts.append("<p>No evaluation: not fitted yet, or without test photos.</p>")
+    else:
+        accuracy = evaluation.accuracy
+        parts.append(
+            f"<p><strong>accuracy {accuracy.value:.1%}</strong> "
+            f"[{accuracy.low:.1%}, {accuracy.high:.1%}] on {evaluation.photos} photos</p>"
+        )
+        parts.append(_confusion_table(evaluation))
+    parts += [f"<p>{escape(warning)}</p>" for warning in warnings]
+    if problems:
+        parts.append(f"<p>{problems} files were not used; see <code>.problems</code>.</p>")
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _confusion_table(evaluation: Evaluation) -> str:
+    names = [escape(name) for name in evaluation.class_names]
+    header = "".join(f'<th scope="col">{name}</th>' for name in names)
+    rows = []
+    for number, (name, row) in enumerate(zip(names, evaluation.confusion, strict=True)):
+        total = max(sum(row), 1)
+        cells = "".join(
+            f'<td style="text-align:right;background:rgba('
+            f'{"46,125,50" if column == number else "198,40,40"},{0.6 * count / total:.2f})">'
+            f"{count or ''}</td>"
+            for column, count in enumerate(row)
+        )
+        rows.append(f'<tr><th scope="row" style="text-align:left">{name}</th>{cells}</tr>')
+    caption = "<caption>rows: true class, columns: answer</caption>"
+    return f"<table>{caption}<tr><th></th>{header}</tr>{''.join(rows)}</table>"

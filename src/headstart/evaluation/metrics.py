@@ -1,0 +1,193 @@
+"""How good a classifier is, with intervals. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.integer]
+
+# Two-sided 95 %.
+_Z = 1.959963984540054
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class's row of the table."""
+
+    name: str
+    photos: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured on one set of photos.
+
+    Attributes:
+        photos: Number of photos.
+        accuracy: Share of right answers; Wilson interval.
+        balanced_accuracy: Mean recall of the classes that occur; bootstrap interval.
+        log_loss: Mean negative log probability of the truth, in nats; bootstrap interval.
+        ece: Expected calibration error in 15 bins of equal width (Guo et al. 2017,
+            https://arxiv.org/abs/1706.04599).
+        majority: Accuracy of always answering the most frequent class.
+        per_class: A row per class.
+        confusion: ``confusion[true][predicted]`` counts.
+        class_names: Names of rows and columns.
+    """
+
+    photos: int
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    log_loss: Estimate
+    ece: float
+    majority: float
+    per_class: tuple[ClassFigures, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    class_names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"accuracy {self.accuracy} on {self.photos} photos"
+
+    def to_json(self) -> dict[str, Any]:
+        """The evaluation as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Evaluation:
+        """The evaluation of plain data."""
+        estimates = {
+            key: Estimate(**data[key]) for key in ("accuracy", "balanced_accuracy", "log_loss")
+        }
+        return cls(
+            photos=data["photos"],
+            ece=data["ece"],
+            majority=data["majority"],
+            per_class=tuple(ClassFigures(**row) for row in data["per_class"]),
+            confusion=tuple(tuple(row) for row in data["confusion"]),
+            class_names=tuple(data["class_names"]),
+            **estimates,
+        )
+
+
+def evaluate(
+    probabilities: Floats, labels: Labels, class_names: Sequence[str], seed: int = 0
+) -> Evaluation:
+    """Measure predictions against the truth.
+
+    Args:
+        probabilities: ``(sample, class)``.
+        labels: ``(sample,)`` true class numbers.
+        class_names: One name per class.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: No samples, or shapes that do not fit.
+
+    >>> evaluate(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]), ["a", "b"]).accuracy.value
+    1.0
+    """
+    count, num_classes = probabilities.shape
+    if count == 0 or len(labels) != count or len(class_names) != num_classes:
+        raise ValueError(
+            f"{probabilities.shape} probabilities, {len(labels)} labels and {len(class_names)} "
+            "class names do not fit together, or there are none."
+        )
+    predicted = probabilities.argmax(1)
+    right = predicted == labels
+    chosen = probabilities[np.arange(count), labels].astype(np.float64)
+    losses = -np.log(np.maximum(chosen, 1e-12))
+    confusion = np.zeros((num_classes, num_classes), int)
+    np.add.at(confusion, (labels, predicted), 1)
+
+    def recall_mean(rows: npt.NDArray[np.intp]) -> float:
+        return _mean_recall(labels[rows], right[rows], num_classes)
+
+    return Evaluation(
+        photos=count,
+        accuracy=wilson(int(right.sum()), count),
+        balanced_accuracy=bootstrap(recall_mean, count, seed),
+        log_loss=bootstrap(lambda rows: float(losses[rows].mean()), count, seed),
+        ece=calibration_error(probabilities, labels),
+        majority=float(np.bincount(labels).max() / count),
+        per_class=tuple(_class_figures(confusion, class_names)),
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        class_names=tuple(class_names),
+    )
+
+
+def wilson(right: int, count: int) -> Estimate:
+    """A share with Wilson's score interval (1927, https://doi.org/10.2307/2276774).
+
+    >>> str(wilson(90, 100))
+    '0.900 [0.826, 0.945]'
+    """
+    share = right / count
+    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+    spread = math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+    half = _Z * spread / (1 + _Z**2 / count)
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def bootstrap(
+    statistic: Callable[[npt.NDArray[np.intp]], float], count: int, seed: int
+) -> Estimate:
+    """A statistic of rows with its percentile interval over resampled rows (Efron 1979)."""
+    rng = np.random.default_rng(seed)
+    draws = [statistic(rng.integers(0, count, count)) for _ in range(_RESAMPLES)]
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return Estimate(statistic(np.arange(count)), float(low), float(high))
+
+
+def calibration_error(probabilities: Floats, labels: Labels, bins: int = 15) -> float:
+    """Expected calibration error: mean gap between confidence and accuracy, weighted by bin.
+
+    >>> calibration_error(np.array([[0.8, 0.2]] * 5), np.array([0, 0, 0, 0, 1]))
+    0.0
+    """
+    confidence = probabilities.max(1).astype(np.float64)
+    right = probabilities.argmax(1) == labels
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(number, weights=right - confidence, minlength=bins)
+    return float(round(np.abs(gaps).sum() / len(labels), 12))
+
+
+def _mean_recall(labels: Labels, right: npt.NDArray[np.bool_], num_classes: int) -> float:
+    counts = np.bincount(labels, minlength=num_classes)
+    hits = np.bincount(labels, weights=right, minlength=num_classes)
+    return float((hits[counts > 0] / counts[counts > 0]).mean())
+
+
+def _class_figures(
+    confusion: npt.NDArray[np.integer], class_names: Sequence[str]
+) -> list[ClassFigures]:
+    rows = []
+    for number, name in enumerate(class_names):
+        right = int(confusion[number, number])
+        photos, answers = int(confusion[number].sum()), int(confusion[:, number].sum())
+        precision, recall = right / max(answers, 1), right / max(photos, 1)
+        f1 = 2 * right / max(photos + answers, 1)
+        rows.append(ClassFigures(name, photos, precision, recall, f1))
+    return rows

@@ -1,0 +1,1 @@
+"""Activations of the frozen part: computed once per photo, kept on disk."""

@@ -1,0 +1,193 @@
+"""Photos → features: decode, prefix on a runtime, cache. Computed once per photo."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.data.decode import DECODE_VERSION
+from headstart.data.scan import Manifest, Problem, Sample, scan_folder, scan_paths
+from headstart.data.stream import BATCH_SIZE, Content, map_photos
+from headstart.features.cache import ActivationCache, Space
+from headstart.models.boundary import Prefix, build_prefix_model
+from headstart.models.loaders import load_prefix
+from headstart.runtimes import Session, get_runtime
+
+if TYPE_CHECKING:
+    import keras
+
+# Called with (photos done, photos in all); ``done`` starts at the number found in the cache.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled features of photos, one row each.
+
+    Attributes:
+        array: ``(sample, feature)`` float16.
+        samples: The samples of the rows.
+        problems: Files that are not among them, with reasons.
+        forwarded: Photos that went through the network now; the others came from the cache.
+        seconds: ``decode`` and ``prefix``; their sum is the time that passed.
+        runtime: Name and version of what computed them.
+    """
+
+    array: npt.NDArray[np.float16]
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...]
+    forwarded: int
+    seconds: dict[str, float]
+    runtime: str
+
+
+def extract_features(
+    backbone: str | keras.Model,
+    photos: str | Path | Sequence[str | Path] | Manifest,
+    *,
+    runtime: str = "onnxruntime",
+    progress: Progress | None = None,
+) -> Features:
+    """The features of photos by a frozen backbone; every photo is forwarded once and cached.
+
+    Args:
+        backbone: A name, or a model such as `load_backbone` gives.
+        photos: A folder (with one folder per class, or without), files, or a manifest.
+        runtime: What computes: ``"onnxruntime"`` or ``"tensorflow"``.
+        progress: Called with ``(done, all)`` after each batch.
+
+    Raises:
+        BackboneError, MissingPackageError, DatasetError, CacheError: With what to do.
+    """
+    prefix = load_prefix(backbone)
+    if isinstance(photos, Manifest):
+        manifest = photos
+    elif isinstance(photos, (str, Path)) and Path(photos).is_dir():
+        manifest = scan_folder(Path(photos))
+        if not manifest.samples:
+            manifest = scan_paths([Path(photos)])
+    else:
+        paths = [photos] if isinstance(photos, (str, Path)) else photos
+        manifest = scan_paths(Path(path) for path in paths)
+    return extract_manifest(prefix, manifest, runtime=runtime, progress=progress)
+
+
+def extract_manifest(
+    prefix: Prefix,
+    manifest: Manifest,
+    *,
+    runtime: str = "onnxruntime",
+    progress: Progress | None = None,
+) -> Features:
+    """`extract_features` for a manifest and a prefix that are at hand."""
+    identity = get_runtime(runtime).identity
+    space = Space(
+        backbone=prefix.backbone,
+        weights_digest=prefix.weights_digest,
+        boundary=prefix.boundary,
+        shape=prefix.shape,
+        image_size=prefix.image_size,
+        decode_version=DECODE_VERSION,
+        runtime=identity,
+    )
+    cache = ActivationCache(space)
+    try:
+        digests = [sample.digest for sample in manifest.samples]
+        cache.drop_damaged(digests)
+        missing = set(cache.missing(digests))
+        first = {s.digest: s for s in reversed(manifest.samples) if s.digest in missing}
+        todo = [s for s in manifest.samples if first.get(s.digest) is s]
+        run = _Extraction(prefix, cache, runtime, progress, len(digests))
+        run.forward(todo)
+        failed = [
+            Problem(sample.path, run.failures[sample.digest])
+            for sample in manifest.samples
+            if sample.digest in run.failures
+        ]
+        manifest = manifest.without(failed)
+        array = cache.read([sample.digest for sample in manifest.samples])
+    finally:
+        cache.close()
+    return Features(
+        array, manifest.samples, manifest.problems, run.forwarded, run.seconds, identity
+    )
+
+
+def read_content(sample: Sample) -> Content:
+    """The bytes of a sample's file, or what it carries in memory."""
+    return sample.path.read_bytes() if sample.content is None else sample.content
+
+
+class _Extraction:
+    """One pass of the prefix over photos that are not in the cache."""
+
+    def __init__(
+        self,
+        prefix: Prefix,
+        cache: ActivationCache,
+        runtime: str,
+        progress: Progress | None,
+        total: int,
+    ) -> None:
+        self._prefix, self._cache, self._runtime = prefix, cache, runtime
+        self._progress, self._total = progress, total
+        self.failures: dict[str, str] = {}
+        self.forwarded = 0
+        self.seconds = {"decode": 0.0, "prefix": 0.0}
+
+    def forward(self, samples: list[Sample]) -> None:
+        """Decode, compute and append to the cache; on any exit what was computed is kept."""
+        left = len(samples)
+        self._report(left)
+        if not samples:
+            return
+        runtime = get_runtime(self._runtime)
+        session = runtime.open(self._prefix, lambda: build_prefix_model(self._prefix))
+        start, decoding, computing = time.perf_counter(), 0.0, 0.0
+        try:
+            with contextlib.closing(
+                map_photos(samples, read_content, self._prefix.image_size, padded(session))
+            ) as batches:
+                for batch in batches:
+                    self.failures |= {sample.digest: reason for sample, reason in batch.failures}
+                    if batch.items:
+                        self._cache.append([(s.digest, 0) for s in batch.items], batch.rows)
+                    self.forwarded += len(batch.items)
+                    decoding += batch.seconds["decode"]
+                    computing += batch.seconds["compute"]
+                    left -= len(batch.items) + len(batch.failures)
+                    self._report(left)
+        finally:
+            self._cache.flush()
+        # The workers do both at once; the time that passed is shared in proportion.
+        passed = time.perf_counter() - start
+        share = decoding / max(decoding + computing, 1e-9)
+        self.seconds = {"decode": passed * share, "prefix": passed * (1 - share)}
+
+    def _report(self, left: int) -> None:
+        if self._progress:
+            self._progress(self._total - left, self._total)
+
+
+def padded(session: Session) -> Session:
+    """A session that always sees `BATCH_SIZE` photos.
+
+    Some kernels choose their algorithm by the batch; a photo's numbers must not depend on how many
+    others came with it.
+    """
+
+    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        short = BATCH_SIZE - len(images)
+        if short > 0:
+            blank = np.zeros((short, *images.shape[1:]), np.uint8)
+            return session(np.concatenate([images, blank]))[:-short]
+        return session(images)
+
+    return run

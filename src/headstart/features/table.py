@@ -1,0 +1,46 @@
+"""Features as files: a ``.npy`` array, and a CSV that says which photo each row is."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from headstart.bundle import check_output
+from headstart.features.extract import Features
+from headstart.files import atomic_write, write_bytes
+
+
+def check_features_output(path: Path, force: bool) -> None:
+    """Refuse, before any work, outputs that cannot be written.
+
+    Raises:
+        OutputExistsError, BundleError: See `headstart.bundle.check_output`.
+    """
+    check_output(path, force)
+    check_output(path.with_suffix(".csv"), force)
+
+
+def save_features(features: Features, path: Path, *, force: bool = False) -> Path:
+    """Write ``path`` (``(sample, feature)`` float16) and, beside it, a CSV ``row,path,label``.
+
+    Returns:
+        The path of the CSV.
+
+    Raises:
+        OutputExistsError: One of them exists and ``force`` is not set.
+        HeadstartError: They cannot be written.
+    """
+    check_features_output(path, force)
+    with atomic_write(path) as file:
+        np.save(file, features.array, allow_pickle=False)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "path", "label"])
+    for row, sample in enumerate(features.samples):
+        writer.writerow([row, sample.path, sample.label])
+    table = path.with_suffix(".csv")
+    write_bytes(table, text.getvalue().encode(errors="surrogateescape"))
+    return table

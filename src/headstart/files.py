@@ -1,0 +1,124 @@
+"""Files: digests, atomic writes, free space, and where the user's cache lives."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from headstart.errors import CacheError, HeadstartError
+
+
+def digest_bytes(data: bytes | memoryview) -> str:
+    """The sha256 of some bytes, in hexadecimal.
+
+    >>> digest_bytes(b"")[:12]
+    'e3b0c44298fc'
+    """
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """The sha256 of a file's bytes, read in pieces.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """The folder of Headstart's cache: ``HEADSTART_CACHE``, else the user's cache folder.
+
+    The folder is created when it is missing.
+
+    Raises:
+        CacheError: It cannot be created, or is not a folder.
+    """
+    named = os.environ.get("HEADSTART_CACHE")
+    if named:
+        folder = Path(named).expanduser()
+    else:
+        import platformdirs
+
+        folder = Path(platformdirs.user_cache_dir("headstart", appauthor=False))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(
+            f"The cache folder {folder} cannot be created ({error.strerror}). "
+            "Set the environment variable HEADSTART_CACHE to a folder that can be written."
+        ) from error
+    return folder
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the file system that holds ``folder``."""
+    return shutil.disk_usage(folder).free
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is durable only once the folder itself is on disk. Windows cannot open folders;
+    # there the rename is durable by NTFS's journal.
+    if os.name == "nt":  # pragma: no cover
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary sibling of ``path`` for writing; on success it becomes ``path``.
+
+    The bytes are on disk (fsync of file and folder) before the new name exists, so that a kill at
+    any moment leaves either the old file or the new one. On any error the temporary file goes.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic_write(folder / "a.txt") as file:
+    ...     _ = file.write(b"whole")
+    >>> (folder / "a.txt").read_bytes(), len(list(folder.iterdir()))
+    (b'whole', 1)
+
+    Raises:
+        HeadstartError: The file cannot be written (full disk, permission), with the path.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise HeadstartError(_write_failure(path, error)) from error
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically; see `atomic_write`."""
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def _write_failure(path: Path, error: OSError) -> str:
+    with contextlib.suppress(OSError):
+        return (
+            f"{path} could not be written: {error.strerror or error}. "
+            f"{free_bytes(path.parent) / 1e6:,.0f} MB are free there. "
+            "Nothing was left half-written; free some space or choose another folder and run again."
+        )
+    return f"{path} could not be written: {error.strerror or error}. Choose another folder."

@@ -1,0 +1,27 @@
+"""TensorFlow, the reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import keras
+
+    from headstart.runtimes import Session
+
+
+def open_model(model: keras.Model) -> Session:
+    """A session that runs a Keras model from photos to features in inference mode."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)])
+    def forward(photos: Any) -> Any:
+        return model(tf.cast(photos, tf.float32), training=False)
+
+    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return np.asarray(forward(images), np.float32)
+
+    return run

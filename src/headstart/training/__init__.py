@@ -1,0 +1,1 @@
+"""Fitting what is trained: from cached activations."""

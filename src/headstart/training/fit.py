@@ -1,0 +1,193 @@
+"""Follow a recipe: photos → features → split → head → evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.data.scan import Manifest, Problem, Sample
+from headstart.data.split import Split, check_classes, list_folds, split_manifest
+from headstart.errors import DatasetError
+from headstart.evaluation.metrics import Evaluation, evaluate
+from headstart.features.extract import Features, Progress, extract_manifest
+from headstart.models.boundary import Prefix
+from headstart.recipe import Recipe
+from headstart.training.probe import UNEVEN, Probe, fit_probe
+
+# The keys of ``seconds`` in reports, in the order of the work.
+STEPS = ("scan", "decode", "prefix", "probe", "fine_tune", "evaluate")
+
+
+class Stopwatch:
+    """Seconds per step."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def report(self) -> dict[str, float]:
+        """Seconds per step, and ``total`` since this stopwatch was made."""
+        total = time.perf_counter() - self._start
+        return {name: round(s, 3) for name, s in {**self.seconds, "total": total}.items()}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training run gave.
+
+    Attributes:
+        class_names: Sorted; the order of the probabilities.
+        probe: The head.
+        split: Who was on which side.
+        evaluation: On the test photos; None when there are none.
+        validation: On the validation photos; None when there are none.
+        problems: Files that were not used, with reasons.
+        warnings: Sentences the user should read.
+        features: The features that were used, or their record.
+    """
+
+    class_names: tuple[str, ...]
+    probe: Probe
+    split: Split
+    evaluation: Evaluation | None
+    validation: Evaluation | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    features: Features
+
+
+def train(
+    prefix: Prefix,
+    manifest: Manifest,
+    recipe: Recipe,
+    *,
+    seed: int,
+    runtime: str,
+    stopwatch: Stopwatch,
+    test: Manifest | None = None,
+    use_all: bool = False,
+    progress: Progress | None = None,
+) -> Training:
+    """Train by a recipe.
+
+    Args:
+        prefix: The frozen part.
+        manifest: Labelled photos.
+        recipe: What is trained.
+        seed: Of the split and the folds.
+        runtime: What computes the prefix.
+        stopwatch: Where the seconds go.
+        test: Photos of a separate test folder.
+        use_all: Set no test photos aside when none are given.
+        progress: Called with ``(done, all)`` photos.
+
+    Raises:
+        DatasetError, CacheError: With what to do.
+    """
+    check_classes(manifest)
+    everything = _join(manifest, test)
+    features = extract_manifest(prefix, everything, runtime=runtime, progress=progress)
+    for name, seconds in features.seconds.items():
+        stopwatch.seconds[name] += seconds
+    readable = {sample.path for sample in features.samples}
+    kept = replace(manifest, samples=_keep(manifest, readable), problems=features.problems)
+    tested = replace(test, samples=_keep(test, readable)) if test else None
+    split = split_manifest(kept, seed, tested, use_all=use_all)
+    # Only classes that can be learnt; a tested class without training photos was refused above.
+    class_names = tuple(sorted({sample.label for sample in split.train}))
+    with stopwatch.step("probe"):
+        probe = _fit(features, split, class_names, recipe, seed)
+    with stopwatch.step("evaluate"):
+        evaluation = _evaluate(probe, features, split.test, class_names, seed)
+        validation = _evaluate(probe, features, split.validation, class_names, seed)
+    warnings = (*everything.warnings, *_describe_classes(split, class_names))
+    return Training(
+        class_names, probe, split, evaluation, validation, features.problems, warnings, features
+    )
+
+
+def _join(manifest: Manifest, test: Manifest | None) -> Manifest:
+    if test is None:
+        return manifest
+    if not test.samples:
+        raise DatasetError("The test folder has no photos in class folders.")
+    return Manifest(
+        (*manifest.samples, *test.samples),
+        (*manifest.problems, *test.problems),
+        (*manifest.warnings, *test.warnings),
+    )
+
+
+def _keep(manifest: Manifest, readable: set[object]) -> tuple[Sample, ...]:
+    return tuple(sample for sample in manifest.samples if sample.path in readable)
+
+
+def _fit(
+    features: Features, split: Split, class_names: tuple[str, ...], recipe: Recipe, seed: int
+) -> Probe:
+    rows, labels = _rows_and_labels(features, split.train, class_names)
+    groups = [sample.digest for sample in split.train]
+    smallest = min(
+        len({g for g, n in zip(groups, labels, strict=True) if n == c}) for c in set(labels)
+    )
+    count = min(recipe.folds, smallest)
+    folds = list_folds(labels, groups, count, seed) if count >= 2 else ()
+    return fit_probe(rows, labels, len(class_names), folds)
+
+
+def _evaluate(
+    probe: Probe,
+    features: Features,
+    samples: tuple[Sample, ...],
+    class_names: tuple[str, ...],
+    seed: int,
+) -> Evaluation | None:
+    if not samples:
+        return None
+    rows, labels = _rows_and_labels(features, samples, class_names)
+    return evaluate(probe.predict_proba(rows), labels, class_names, seed)
+
+
+def _rows_and_labels(
+    features: Features, samples: tuple[Sample, ...], class_names: tuple[str, ...]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+    row_of = {sample.path: row for row, sample in enumerate(features.samples)}
+    number_of = {name: number for number, name in enumerate(class_names)}
+    rows = features.array[[row_of[sample.path] for sample in samples]].astype(np.float32)
+    return rows, np.array([number_of[sample.label] for sample in samples], np.intp)
+
+
+def _describe_classes(split: Split, class_names: tuple[str, ...]) -> Iterator[str]:
+    counts = Counter(sample.label for sample in split.train)
+    few = [name for name in class_names if counts[name] < 20]
+    if few:
+        shown = ", ".join(f"{name} ({counts[name]})" for name in few[:5])
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        yield (
+            f"Few training photos (under 20) in: {shown}{more}. Numbers on so few photos are "
+            "rough; more photos would help most here."
+        )
+    if max(counts.values()) >= UNEVEN * min(counts.values()):
+        yield (
+            f"Uneven classes ({min(counts.values())} to {max(counts.values())} training photos): "
+            "every class counts the same in training."
+        )
+    tested = Counter(sample.label for sample in split.test)
+    untested = [name for name in class_names if split.test and not tested[name]]
+    if untested:
+        yield f"No test photos of: {', '.join(untested)}; nothing is known about them."
