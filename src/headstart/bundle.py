@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import BundleError, OutputExistsError
+from headstart.evaluation.metrics import Evaluation
 from headstart.files import atomic_write, digest_bytes
 
 FORMAT = 1
@@ -28,14 +29,20 @@ GRAPH, WEIGHTS, MANIFEST = "graph.onnx", "weights.safetensors", "manifest.json"
 
 # A manifest is text about at most some hundred thousand photos.
 _MANIFEST_BYTES = 256 * 2**20
-_REQUIRED: dict[str, type] = {
-    "class_names": list,
-    "image_size": int,
-    "decode_version": int,
-    "backbone": dict,
-    "recipe": dict,
-    "members": dict,
-}
+_MOST_PIXELS_PER_SIDE = 4096
+_REQUIRED: tuple[tuple[str, type], ...] = (
+    ("class_names", list),
+    ("image_size", int),
+    ("decode_version", int),
+    ("backbone", dict),
+    ("backbone.name", str),
+    ("backbone.is_in_catalogue", bool),
+    ("recipe", dict),
+    ("recipe.name", str),
+    ("runtime", str),
+    ("seed", int),
+    ("members", dict),
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ def save_bundle(
     listed = {
         name: {"sha256": digest_bytes(data), "bytes": len(data)} for name, data in members.items()
     }
-    text = json.dumps({"format": FORMAT, **manifest, "members": listed}, ensure_ascii=False)
+    # ASCII with escapes: a class name may come from a folder's name that is not UTF-8.
+    text = json.dumps({"format": FORMAT, **manifest, "members": listed})
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, data in {MANIFEST: text.encode(), **members}.items():
             # A fixed time stamp: equal contents make equal files.
@@ -122,7 +130,9 @@ def load_bundle(path: Path) -> Bundle:
             return _check(path, _FolderReader(path))
         with zipfile.ZipFile(path) as archive:
             return _check(path, _ZipReader(archive))
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # zipfile raises almost anything on damaged bytes
         raise BundleError(f"{path} is not a readable bundle: {error}.") from error
 
 
@@ -175,20 +185,45 @@ def _check(path: Path, reader: _FolderReader | _ZipReader) -> Bundle:
 
 
 def _check_manifest(path: Path, manifest: Any) -> None:
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    number = manifest.get("format") if isinstance(manifest, dict) else None
+    if type(number) is not int or number < 1:
         raise BundleError(f"{path} is not a Headstart bundle: {MANIFEST} has no format number.")
-    if manifest["format"] > FORMAT:
+    if number > FORMAT:
         raise BundleError(
-            f"{path} has the format {manifest['format']}; this Headstart reads up to {FORMAT}. "
+            f"{path} has the format {number}; this Headstart reads up to {FORMAT}. "
             "Install a newer one: pip install --upgrade headstart"
         )
-    for key, kind in _REQUIRED.items():
-        if not isinstance(manifest.get(key), kind):
-            raise BundleError(f"{path} is damaged: {MANIFEST} has no valid {key!r}.")
+    for key, kind in _REQUIRED:
+        value = manifest
+        for part in key.split("."):
+            value = value.get(part)
+        # Not isinstance: to Python, but not to JSON, true is a number.
+        if type(value) is not kind:
+            raise _no_valid(path, key)
+    if not 1 <= manifest["image_size"] <= _MOST_PIXELS_PER_SIDE:
+        raise _no_valid(path, "image_size")
     names = manifest["class_names"]
-    is_clean = all(isinstance(name, str) for name in names) and len(set(names)) == len(names) >= 2
-    if not is_clean:
-        raise BundleError(f"{path} is damaged: {MANIFEST} has no valid 'class_names'.")
+    if not all(_is_name(name) for name in names) or not len(set(names)) == len(names) >= 2:
+        raise _no_valid(path, "class_names")
+    if manifest.get("evaluation") is not None:
+        try:
+            Evaluation.from_json(manifest["evaluation"])
+        except ValueError as error:
+            raise _no_valid(path, "evaluation") from error
+
+
+def _no_valid(path: Path, key: str) -> BundleError:
+    return BundleError(f"{path} is damaged: {MANIFEST} has no valid {key!r}.")
+
+
+def _is_name(name: Any) -> bool:
+    if not isinstance(name, str):
+        return False
+    try:
+        name.encode(errors="surrogateescape")  # folders may be called what is not UTF-8
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def dump_arrays(arrays: Mapping[str, Any]) -> bytes:

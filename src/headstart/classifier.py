@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import inspect
-import io
-import platform
-from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.bundle import (
-    GRAPH,
-    WEIGHTS,
-    Bundle,
-    check_output,
-    dump_arrays,
-    load_bundle,
-    parse_arrays,
-    save_bundle,
-)
-from headstart.data.decode import DECODE_VERSION
-from headstart.data.scan import Manifest, Problem, Sample, scan_folder
+from headstart.bundle import WEIGHTS, Bundle, load_bundle, parse_arrays, save_bundle
+from headstart.data.labelled import scan_labelled
+from headstart.data.scan import Problem, list_files, scan_folder
 from headstart.errors import BundleError, DatasetError, HeadstartError, require_package
-from headstart.evaluation.metrics import Evaluation, evaluate
-from headstart.files import digest_bytes
-from headstart.predictor import Predictor
+from headstart.evaluation.metrics import Evaluation
+from headstart.predictor import Predictor, evaluate_manifest
 from headstart.recipe import get_recipe
 
 if TYPE_CHECKING:
     import keras
 
     from headstart.features.extract import Progress
-    from headstart.models.boundary import Prefix
-    from headstart.training.fit import Training
 
 Photos = str | Path | Sequence[Any]
 
@@ -115,10 +100,11 @@ class ImageClassifier:
         require_package("scipy", "threadpoolctl", "onnx", purpose="training")
         from headstart.models.loaders import load_prefix
         from headstart.training.fit import Stopwatch, train
+        from headstart.training.pack import make_bundle
 
         recipe, prefix, stopwatch = get_recipe(self.recipe), load_prefix(self.backbone), Stopwatch()
         with stopwatch.step("scan"):
-            manifest = scan_folder(Path(X)) if y is None else _scan_labelled(X, y)  # type: ignore[arg-type]
+            manifest = scan_folder(Path(X)) if y is None else scan_labelled(X, y)  # type: ignore[arg-type]
             tested = scan_folder(Path(test)) if test is not None else None
         training = train(
             prefix,
@@ -133,52 +119,11 @@ class ImageClassifier:
         )
         self.evaluation = training.evaluation
         self.problems, self.warnings = training.problems, training.warnings
-        self._bundle = self._make_bundle(prefix, training, recipe.to_json())
+        self._bundle = make_bundle(prefix, training, recipe, self.seed)
         self.classes_ = np.array(training.class_names)
         self._predictor = self._model = None
         self.seconds = stopwatch.report()
         return self
-
-    def _make_bundle(self, prefix: Prefix, training: Training, recipe: dict[str, Any]) -> Bundle:
-        from headstart.models.boundary import build_prefix_model
-        from headstart.runtimes import onnx_runtime
-
-        probe, split = training.probe, training.split
-        if prefix.write_graph:
-            features_graph = prefix.write_graph()
-        else:
-            features_graph = onnx_runtime.convert(build_prefix_model(prefix))
-        graph = onnx_runtime.append_head(features_graph, probe.kernel, probe.bias)
-        arrays = {"head/kernel": probe.kernel, "head/bias": probe.bias}
-        if prefix.load_weights:
-            loaded = prefix.load_weights()
-            arrays |= {
-                f"backbone/{k}": a for k, a in loaded.items() if not k.startswith("classifier/")
-            }
-        sides = {side: len(getattr(split, side)) for side in ("train", "validation", "test")}
-        manifest = {
-            "task": "single-label",
-            "class_names": list(training.class_names),
-            "image_size": prefix.image_size,
-            "decode_version": DECODE_VERSION,
-            "backbone": {
-                "name": prefix.backbone,
-                "weights_digest": prefix.weights_digest,
-                "boundary": prefix.boundary,
-                "is_in_catalogue": prefix.load_weights is not None,
-            },
-            "head": {"kind": "linear", "strength": probe.strength},
-            "recipe": recipe,
-            "strengths": [vars(step) for step in probe.path],
-            "seed": self.seed,
-            "samples": sides,
-            "evaluation": training.evaluation.to_json() if training.evaluation else None,
-            "validation": training.validation.to_json() if training.validation else None,
-            "split": split.to_json(),
-            "runtime": training.features.runtime,
-            "versions": _versions(),
-        }
-        return Bundle(manifest, {GRAPH: graph, WEIGHTS: dump_arrays(arrays)})
 
     # ---- using
 
@@ -192,7 +137,8 @@ class ImageClassifier:
         Raises:
             HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
         """
-        names: npt.NDArray[np.str_] = self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)  # first, because it says when fit was not called
+        names: npt.NDArray[np.str_] = self.classes_[best]
         return names
 
     def predict_proba(self, X: Photos) -> npt.NDArray[np.float32]:
@@ -201,7 +147,7 @@ class ImageClassifier:
         Raises:
             HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
         """
-        rows = []
+        rows: list[npt.NDArray[np.float32]] = []
         for prediction in self.predictor.predict(_list_photos(X)):
             if prediction.problem is not None:
                 shown = prediction.item if isinstance(prediction.item, (str, Path)) else len(rows)
@@ -359,79 +305,11 @@ def load(path: str | Path) -> ImageClassifier:
     return classifier
 
 
-def evaluate_manifest(
-    predictor: Predictor, manifest: Manifest, seed: int = 0
-) -> tuple[Evaluation, tuple[Problem, ...]]:
-    """Measure a predictor on labelled photos; problems are those of the scan and of reading.
-
-    Raises:
-        DatasetError: No photos, or a class that the classifier does not know.
-    """
-    known = predictor.class_names
-    strange = sorted(set(manifest.class_names) - set(known))
-    if strange:
-        raise DatasetError(
-            f"The photos have classes the classifier does not know: {', '.join(strange)}. "
-            f"It knows: {', '.join(known)}."
-        )
-    rows, labels, problems = [], [], list(manifest.problems)
-    read = lambda sample: sample.path.read_bytes()  # noqa: E731
-    for prediction in predictor.predict(manifest.samples, read):
-        if prediction.problem is not None:
-            problems.append(Problem(prediction.item.path, prediction.problem))
-        else:
-            rows.append(prediction.probabilities)
-            labels.append(known.index(prediction.item.label))
-    if not rows:
-        raise DatasetError(
-            f"No photo could be evaluated; {len(problems)} files have problems, the first: "
-            f"{problems[0].path} ({problems[0].reason})."
-            if problems
-            else "No photos found. Expected is a folder with one folder per class."
-        )
-    return evaluate(np.array(rows), np.array(labels), known, seed), tuple(problems)
-
-
 def _list_photos(X: Photos) -> Sequence[Any]:
     if not isinstance(X, (str, Path)):
         return X
-    from headstart.data.scan import list_files
-
     problems: list[Problem] = []
     paths = list(list_files([Path(X)], problems))
     if problems:
         raise DatasetError(f"{problems[0].path} {problems[0].reason}.")
     return paths
-
-
-def _scan_labelled(X: Iterable[Any], y: Sequence[Any]) -> Manifest:
-    """Photos in memory or by path with labels, as a manifest."""
-    photos = list(X)
-    if len(photos) != len(y):
-        raise DatasetError(f"{len(photos)} photos but {len(y)} labels; each photo needs one.")
-    from headstart.data.scan import read_sample
-
-    samples, problems = [], []
-    for number, (photo, label) in enumerate(zip(photos, y, strict=True)):
-        if isinstance(photo, (str, Path)):
-            found = read_sample(Path(photo), str(label), None)
-        else:
-            digest = digest_bytes(_content_bytes(photo))
-            found = Sample(Path(f"photo {number}"), str(label), digest, None, photo)
-        (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
-    return Manifest(tuple(samples), tuple(problems))
-
-
-def _content_bytes(photo: Any) -> bytes:
-    if isinstance(photo, bytes):
-        return photo
-    array = np.asarray(photo)
-    stream = io.BytesIO(str((array.shape, array.dtype.str)).encode())
-    stream.seek(0, io.SEEK_END)
-    stream.write(np.ascontiguousarray(array).tobytes())
-    return stream.getvalue()
-
-
-def _versions() -> dict[str, str]:
-    packages = ("headstart", "numpy", "pillow", "onnxruntime", "scipy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -2,8 +2,8 @@
 
 The tree::
 
-    HeadstartError                  a sentence for the user: what happened, what is accepted, what to do
-    ├── MissingPackageError         an optional package is needed; the message ends with its pip line
+    HeadstartError                  what happened, what is accepted, what to do
+    ├── MissingPackageError         a package is needed; the message has its pip line
     ├── DatasetError                a folder of photos cannot be used as it is
     ├── UnreadablePhotoError        one photo cannot be decoded; the run goes on without it
     ├── BackboneError               unknown backbone, or weights that are not what they should be

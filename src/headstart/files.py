@@ -65,14 +65,16 @@ def free_bytes(folder: Path) -> int:
 
 def _sync_folder(folder: Path) -> None:
     # A rename is durable only once the folder itself is on disk. Windows cannot open folders;
-    # there the rename is durable by NTFS's journal.
+    # there the rename is durable by NTFS's journal. Some network file systems refuse to sync a
+    # folder, but the new file is complete and in place by then: that is no failure.
     if os.name == "nt":  # pragma: no cover
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -98,7 +100,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):

@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from headstart.bundle import GRAPH, Bundle, load_bundle
 from headstart.data.decode import DECODE_VERSION
+from headstart.data.scan import Manifest, Problem
 from headstart.data.stream import Content, map_photos
-from headstart.errors import BundleError
+from headstart.errors import BundleError, DatasetError
+from headstart.evaluation.metrics import Evaluation, evaluate
 from headstart.runtimes.onnx_runtime import open_graph
 
 Item = TypeVar("Item")
@@ -64,7 +66,7 @@ class Predictor:
     def predict(
         self,
         items: Iterable[Item],
-        read: Callable[[Item], Content] | None = None,
+        read: Callable[[Item], Path | Content] | None = None,
     ) -> Iterator[Prediction[Item]]:
         """A prediction per photo, in order, while later ones are still being computed.
 
@@ -105,6 +107,38 @@ class Predictor:
         return rows
 
 
-def read_photo(item: Any) -> Content:
-    """The content of a path; bytes, Pillow images and arrays are content already."""
-    return Path(item).read_bytes() if isinstance(item, (str, Path)) else item
+def evaluate_manifest(
+    predictor: Predictor, manifest: Manifest, seed: int = 0
+) -> tuple[Evaluation, tuple[Problem, ...]]:
+    """Measure a predictor on labelled photos; problems are those of the scan and of reading.
+
+    Raises:
+        DatasetError: No photos, or a class that the classifier does not know.
+    """
+    known = predictor.class_names
+    strange = sorted(set(manifest.class_names) - set(known))
+    if strange:
+        raise DatasetError(
+            f"The photos have classes the classifier does not know: {', '.join(strange)}. "
+            f"It knows: {', '.join(known)}."
+        )
+    rows, labels, problems = [], [], list(manifest.problems)
+    for prediction in predictor.predict(manifest.samples, lambda sample: sample.path):
+        if prediction.problem is not None:
+            problems.append(Problem(prediction.item.path, prediction.problem))
+        else:
+            rows.append(prediction.probabilities)
+            labels.append(known.index(prediction.item.label))
+    if not rows:
+        raise DatasetError(
+            f"No photo could be evaluated; {len(problems)} files have problems, the first: "
+            f"{problems[0].path} ({problems[0].reason})."
+            if problems
+            else "No photos found. Expected is a folder with one folder per class."
+        )
+    return evaluate(np.array(rows), np.array(labels), known, seed), tuple(problems)
+
+
+def read_photo(item: Any) -> Path | Content:
+    """A path as such; bytes, Pillow images and arrays are content already."""
+    return Path(item) if isinstance(item, (str, Path)) else item

@@ -58,23 +58,22 @@ def demo(
     seed: SeedOption = 0,
 ) -> None:
     """Train on scikit-learn's handwritten digits: the main job, without any data of yours."""
+    from headstart.cli import output as out
     from headstart.cli.demo import write_digits
-    from headstart.cli.output import stdout
-
-    photos = write_digits(folder / "photos")
-    stdout().print(
-        f"Wrote the handwritten digits to {photos}, one folder per class. Now as you would:"
-    )
-    bundle = folder / "digits.headstart"
-    stdout().print(f"\n[bold]$ headstart train {photos} -o {bundle}[/]")
-    train(photos, output=bundle, seed=seed, force=True)
-    stdout().print(f"\n[bold]$ headstart predict {bundle} {photos / '3'} | head -3[/]")
-    from headstart.cli.output import write_predictions
     from headstart.predictor import Predictor
 
+    console = out.stdout()
+    photos, bundle = write_digits(folder / "photos"), folder / "digits.headstart"
+    console.print(
+        f"Wrote the handwritten digits to {photos}, one folder per class. Now as you would:",
+        soft_wrap=True,
+    )
+    console.print(f"\n[bold]$ headstart train {photos} -o {bundle}[/]", soft_wrap=True)
+    train(photos, output=bundle, seed=seed, force=True)
+    photo = min((photos / "3").iterdir())
+    console.print(f"\n[bold]$ headstart predict {bundle} {photo}[/]", soft_wrap=True)
     predictor = Predictor(bundle)
-    first = sorted((photos / "3").iterdir())[:3]
-    write_predictions(predictor.predict(first), predictor.class_names, "text", 1)
+    out.write_predictions(predictor.predict([photo]), predictor.class_names, "text", 1)
 
 
 @app.command()
@@ -156,13 +155,13 @@ def predict(
     lines to read and anything else gets CSV.
     """
     from headstart.cli import output as out
-    from headstart.cli.inputs import list_inputs
+    from headstart.cli.inputs import Input, list_inputs
     from headstart.predictor import Predictor
 
     predictor = Predictor(bundle)
     style = "json" if as_json else "csv" if as_csv or not sys.stdout.isatty() else "text"
     inputs = list_inputs(paths)
-    predictions = predictor.predict(inputs, lambda item: item.read())
+    predictions = predictor.predict(inputs, Input.check)
     rows = (out.with_path(prediction) for prediction in predictions)
     read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)
     if unread:
@@ -175,10 +174,9 @@ def evaluate(bundle: BundleArgument, photos: PhotosArgument, as_json: JsonOption
     """Measure a bundle on labelled photos, one folder per class."""
     import time
 
-    from headstart.classifier import evaluate_manifest
     from headstart.cli import output as out
     from headstart.data.scan import scan_folder
-    from headstart.predictor import Predictor
+    from headstart.predictor import Predictor, evaluate_manifest
 
     start = time.perf_counter()
     predictor = Predictor(bundle)

@@ -19,17 +19,17 @@ class Input:
     path: Path
     reason: str | None = None
 
-    def read(self) -> bytes:
-        """The file's bytes.
+    def check(self) -> Path:
+        """The path of a file that may be opened.
 
         Raises:
             UnreadablePhotoError: It is not a photo, with the reason.
-            OSError: It cannot be read.
+            OSError: It cannot be looked at.
         """
         reason = self.reason or check_file(self.path, LIMITS.file_bytes)
         if reason:
             raise UnreadablePhotoError(reason)
-        return self.path.read_bytes()
+        return self.path
 
 
 def list_inputs(patterns: Iterable[str]) -> Iterator[Input]:

@@ -7,26 +7,28 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from headstart.cli.inputs import Input
-from headstart.data.scan import Problem
-from headstart.evaluation.metrics import Estimate, Evaluation
-from headstart.features.extract import Progress as Report
-from headstart.predictor import Prediction
+if TYPE_CHECKING:
+    from headstart.cli.inputs import Input
+    from headstart.data.scan import Problem
+    from headstart.evaluation.metrics import Estimate, Evaluation
+    from headstart.features.extract import Progress as Report
+    from headstart.predictor import Prediction
 
 _SHOWN_PROBLEMS = 10
 
 
 def stdout() -> Console:
-    """The console of results."""
-    return Console(highlight=False)
+    """The console of results; lines for programs are not folded at the width of a screen."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 500)
 
 
 def stderr() -> Console:
@@ -84,7 +86,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console = stdout()
     console.print(
         f"[bold]accuracy {_percent(evaluation.accuracy)}[/] on {evaluation.photos} photos "
-        f"(always answering the largest class: {evaluation.majority:.1%})"
+        f"(largest class: {evaluation.majority:.1%})"
     )
     console.print(
         f"balanced accuracy {_percent(evaluation.balanced_accuracy)}, log loss "
@@ -121,7 +123,7 @@ def print_rows(rows: Iterable[Sequence[str]], *header: str) -> None:
     """A plain table on stdout."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=name != "ready", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     stdout().print(table)
@@ -129,20 +131,16 @@ def print_rows(rows: Iterable[Sequence[str]], *header: str) -> None:
 
 def with_path(prediction: Prediction[Input]) -> Prediction[Path]:
     """The prediction of an input, with its path as the item."""
-    return Prediction(
-        prediction.item.path,
-        prediction.label,
-        prediction.probability,
-        prediction.probabilities,
-        prediction.problem,
-    )
+    return replace(prediction, item=prediction.item.path)  # type: ignore[return-value,arg-type]
 
 
 def write_predictions(
     predictions: Iterable[Prediction[Path]], class_names: Sequence[str], style: str, top_k: int
 ) -> tuple[int, int]:
-    """Stream predictions to stdout as ``csv``, ``json`` lines or ``text``; counts read and unread."""
-    writer = {"csv": _CsvRows, "json": _JsonRows, "text": _TextRows}[style](class_names, top_k)
+    """Stream predictions to stdout as csv, json lines or text; counts of read and unread."""
+    styles: dict[str, type[_CsvRows | _JsonRows | _TextRows]]
+    styles = {"csv": _CsvRows, "json": _JsonRows, "text": _TextRows}
+    writer = styles[style](class_names, top_k)
     read = unread = 0
     for prediction in predictions:
         writer.write(prediction)

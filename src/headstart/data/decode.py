@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from headstart.errors import UnreadablePhotoError
 
@@ -27,8 +27,12 @@ Pixels = npt.NDArray[np.uint8]
 DECODE_VERSION = 1
 
 # What Pillow reads without other programs (EPS would start Ghostscript) and without a network.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO", "TGA")
-FORMATS += ("ICO", "PCX", "SGI", "DIB", "QOI", "DDS")
+# A name that Pillow has no reader for would make it fail on all formats after it ("MPO": its files
+# are opened as JPEG).
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA"),
+    *("ICO", "PCX", "SGI", "DIB", "QOI", "DDS"),
+)
 
 # The share of the shorter side that is kept: the networks were evaluated on the central 224 pixels
 # of photos whose shorter side was 256. docs/recipes.md compares the alternatives.
@@ -75,9 +79,8 @@ def decode_photo(data: bytes, image_size: int, limits: Limits = LIMITS) -> Pixel
     if not data:
         raise UnreadablePhotoError("empty file")
     if len(data) > limits.file_bytes:
-        raise UnreadablePhotoError(
-            f"{len(data) / 2**20:,.0f} MB, more than the limit of {limits.file_bytes / 2**20:,.0f} MB"
-        )
+        size, limit = len(data) / 2**20, limits.file_bytes / 2**20
+        raise UnreadablePhotoError(f"{size:,.0f} MB, more than the limit of {limit:,.0f} MB")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image, limits)
@@ -88,7 +91,7 @@ def decode_photo(data: bytes, image_size: int, limits: Limits = LIMITS) -> Pixel
             return square_image(image, image_size)
     except UnreadablePhotoError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadablePhotoError(_describe_foreign(data)) from None
     except Image.DecompressionBombError:
         raise UnreadablePhotoError(f"more than {limits.pixels:,} pixels") from None
@@ -105,6 +108,7 @@ def square_image(image: Image.Image, image_size: int) -> Pixels:
     """
     if min(image.size) < 1:
         raise UnreadablePhotoError(f"no pixels ({image.width} x {image.height})")
+    image.load()  # before the orientation is read: Pillow turns some formats (TIFF) while loading
     profile = image.info.get("icc_profile")
     orientation = _read_orientation(image)
     plain = _to_eight_bits(image)

@@ -35,6 +35,10 @@ SIDES = {
     "testing": "test",
 }
 
+# Folders that are never a class, besides those whose name starts with a dot (.git,
+# .ipynb_checkpoints): left behind by unpacking on macOS and by network drives.
+_HIDDEN = {"__macosx", "@eadir"}
+
 # Left behind by file managers and version control: named as what they are, not as broken photos.
 _LITTER = {"thumbs.db", "desktop.ini", ".ds_store", "ehthumbs.db", ".gitkeep", ".gitignore"}
 
@@ -105,31 +109,15 @@ def scan_folder(root: Path, max_file_bytes: int = LIMITS.file_bytes) -> Manifest
     (('cat',), 'not in a class folder')
     """
     root = Path(root)
-    if not root.exists():
-        raise DatasetError(
-            f"The folder {root} does not exist. Give a folder with one folder per class."
-        )
-    if not root.is_dir():
-        raise DatasetError(f"{root} is a file. Give a folder with one folder per class.")
-    try:
-        top = sorted(os.listdir(root))
-    except OSError as error:
-        raise DatasetError(f"The folder {root} cannot be listed: {error.strerror}.") from error
-    sides = {
-        name: SIDES[name.lower()]
-        for name in top
-        if name.lower() in SIDES and (root / name).is_dir()
-    }
-    # "test" alone may be a class; sides are meant when there is something to train on among them.
-    has_sides = "train" in sides.values()
+    sides = _find_sides(root, _list_root(root))
     samples: list[Sample] = []
     problems: list[Problem] = []
     for path in _walk(root, problems):
         parts = path.relative_to(root).parts
-        side = sides.get(parts[0]) if has_sides else None
+        side = sides.get(parts[0])
         depth = 1 if side else 0
-        if len(parts) <= depth + 1 or (has_sides and side is None):
-            where = "train, validation or test" if has_sides and side is None else "a class folder"
+        if len(parts) <= depth + 1 or (sides and side is None):
+            where = "train, validation or test" if sides and side is None else "a class folder"
             problems.append(Problem(path, _litter_reason(path) or f"not in {where}"))
             continue
         found = read_sample(path, _normalise(parts[depth]), side, max_file_bytes)
@@ -153,12 +141,14 @@ def scan_paths(paths: Iterable[Path], max_file_bytes: int = LIMITS.file_bytes) -
 def list_files(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Path]:
     """The files among some files and folders; what cannot be one goes to ``problems``."""
     for path in map(Path, paths):
-        if path.is_dir():
-            yield from _walk(path, problems)
-        elif path.exists():
-            yield path
-        else:
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             problems.append(Problem(path, "does not exist"))
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
+        else:
+            yield from _walk(path, problems) if is_folder else (path,)
 
 
 def read_sample(
@@ -200,23 +190,73 @@ def _litter_reason(path: Path) -> str | None:
     return None
 
 
+def _list_root(root: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(root))
+    except NotADirectoryError:
+        raise DatasetError(f"{root} is a file. Give a folder with one folder per class.") from None
+    except (FileNotFoundError, ValueError):
+        raise DatasetError(
+            f"The folder {root} does not exist. Give a folder with one folder per class."
+        ) from None
+    except OSError as error:
+        raise DatasetError(f"The folder {root} cannot be listed: {error.strerror}.") from error
+
+
+def _find_sides(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """The folders that are sides of the split; none when they are meant as classes."""
+    folders = [name for name in names if name.lower() in SIDES and _is_folder(root / name)]
+    sides = {name: SIDES[name.lower()] for name in folders}
+    train = [root / name for name, side in sides.items() if side == "train"]
+    # "test" alone may be a class: sides need something to train on. So may "train", among other
+    # vehicles: it is a side when it holds class folders, or when another side is beside it.
+    is_split = len(set(sides.values())) > 1 or any(map(_holds_folder, train))
+    return sides if train and is_split else {}
+
+
+def _holds_folder(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.is_dir() and not _is_hidden(entry.name) for entry in entries)
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    # Path.is_dir raises for what must not be looked at.
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _HIDDEN
+
+
 def _normalise(name: str) -> str:
+    # Bytes that are not UTF-8 arrive as half characters that no file could be written with.
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
     # macOS stores "é" as two characters, Linux as one: the same class either way.
     return unicodedata.normalize("NFC", name)
 
 
 def _walk(folder: Path, problems: list[Problem]) -> Iterator[Path]:
-    """Files below a folder in a fixed order; links to folders and what cannot be listed are problems."""
+    """Files below a folder in a fixed order; what is not entered is a problem."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         problems.append(Problem(folder, f"cannot be listed: {error.strerror or error}"))
         return
     for entry in entries:
         path = folder / entry.name
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(path, problems)
-        elif entry.is_symlink() and path.is_dir():
+            if _is_hidden(entry.name):
+                problems.append(Problem(path, "a hidden folder, which is not searched"))
+            else:
+                yield from _walk(path, problems)
+        elif entry.is_symlink() and _is_folder(path):
             problems.append(Problem(path, "a link to a folder, which is not followed"))
         else:
             yield path

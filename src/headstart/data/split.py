@@ -19,7 +19,7 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Split:
-    """Which side each sample is on. ``unused`` lists samples that would leak."""
+    """Which side each sample is on; ``unused`` lists those that would leak or were replaced."""
 
     train: tuple[Sample, ...]
     validation: tuple[Sample, ...]
@@ -40,9 +40,9 @@ def split_manifest(
 ) -> Split:
     """Assign every sample to train, validation or test.
 
-    A given test set (``test``, or folders named so) is used as it is; otherwise 20 % of each class
-    are set aside. Photos with equal bytes stay together, and a training photo whose bytes are also
-    in validation or test is set aside.
+    A given test set (``test``, else folders named so) is used as it is; without one, 20 % of each
+    class are set aside. Photos with equal bytes stay together, and a training photo whose bytes are
+    also in validation or test is not used.
 
     Args:
         manifest: The photos.
@@ -61,19 +61,21 @@ def split_manifest(
     }
     train = [s for s in manifest.samples if s.side in (None, "train")]
     source = "folders"
+    replaced: list[Sample] = []
     if test is not None:
-        given["test"] = list(test.samples)
+        replaced, given["test"] = given["test"], list(test.samples)
     elif not given["test"] and not use_all:
         train, given["test"] = _set_aside(train, seed)
         source = f"{TEST_SHARE:.0%} of each class, by seed"
     held_out = {s.digest for s in given["test"]}
-    unused = [s for s in [*train, *given["validation"]] if s.digest in held_out]
+    leaking = [s for s in given["validation"] if s.digest in held_out]
     validation = [s for s in given["validation"] if s.digest not in held_out]
     held_out |= {s.digest for s in validation}
-    unused += [s for s in train if s.digest in held_out and s not in unused]
+    leaking += [s for s in train if s.digest in held_out]
     train = [s for s in train if s.digest not in held_out]
-    _check_sides(train, validation, given["test"])
-    return Split(tuple(train), tuple(validation), tuple(given["test"]), tuple(unused), seed, source)
+    _check_sides(train, validation, given["test"], {s.label for s in leaking})
+    unused = (*replaced, *leaking)
+    return Split(tuple(train), tuple(validation), tuple(given["test"]), unused, seed, source)
 
 
 def list_folds(
@@ -90,7 +92,8 @@ def list_folds(
     members: dict[str, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):
         members[group].append(row)
-    ordered = sorted(members, key=lambda group: (labels[members[group][0]], _rank(group, seed)))
+    # A photo that is in two classes is dealt with the lower one, whatever the order of the rows.
+    ordered = sorted(members, key=lambda group: (min(labels[members[group]]), _rank(group, seed)))
     fold_of = np.empty(len(labels), np.intp)
     for position, group in enumerate(ordered):
         fold_of[members[group]] = position % folds
@@ -109,7 +112,8 @@ def _set_aside(samples: list[Sample], seed: int) -> tuple[list[Sample], list[Sam
         groups[sample.digest].append(sample)
     by_class: dict[str, list[str]] = defaultdict(list)
     for digest, members in groups.items():
-        by_class[members[0].label].append(digest)
+        # A photo that is in two classes counts for one, whatever the order of the files.
+        by_class[min(sample.label for sample in members)].append(digest)
     chosen: set[str] = set()
     for digests in by_class.values():
         count = max(1, round(len(digests) * TEST_SHARE)) if len(digests) > 1 else 0
@@ -138,8 +142,10 @@ def check_classes(manifest: Manifest) -> None:
         )
 
 
-def _check_sides(train: list[Sample], validation: list[Sample], test: list[Sample]) -> None:
-    counts = Counter(sample.label for sample in train)
+def _check_sides(
+    train: list[Sample], validation: list[Sample], test: list[Sample], leaking_labels: set[str]
+) -> None:
+    counts = Counter(label for label, _ in {(sample.label, sample.digest) for sample in train})
     for side, samples in (("validation", validation), ("test", test)):
         strange = sorted({sample.label for sample in samples} - set(counts))
         if strange:
@@ -148,8 +154,7 @@ def _check_sides(train: list[Sample], validation: list[Sample], test: list[Sampl
                 f"Training photos have: {', '.join(sorted(counts)) or 'none'}. Add photos of each "
                 "class to the training folder, or take the class away."
             )
-    rare = sorted({sample.label for sample in test} | set(counts))
-    rare = [label for label in rare if counts[label] < 2]
+    rare = [label for label in sorted(leaking_labels | set(counts)) if counts[label] < 2]
     if rare:
         raise DatasetError(
             f"Classes with fewer than two different training photos: {', '.join(rare)}. "

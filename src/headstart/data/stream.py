@@ -1,28 +1,29 @@
-"""Many photos → batches of results: every worker decodes a batch and computes on it.
+"""Many photos → batches of results: decoded in processes, computed in threads, on every core.
 
-One thread per core does both steps for its own batch, with a runtime session that uses one thread.
-That wastes less than decoding beside a session that spreads each batch over all cores (the two
-fight for the cores: 0.81 against 0.7 of the runtime's own throughput on two cores), and it makes a
-photo's numbers independent of the number of cores. Pillow and the runtimes release the
-interpreter lock.
+A session of a runtime computes a batch on one thread, and as many batches are computed at once as
+there are cores. That wastes less than sessions that spread each batch over all cores while photos
+are decoded beside them, and it makes a photo's numbers independent of the number of cores.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from headstart.data.decode import Pixels, array_to_image, decode_photo, square_image
+from headstart.data.decode import Pixels, array_to_image, square_image
+from headstart.data.decode_pool import DecodePool
 from headstart.errors import UnreadablePhotoError
 
 Item = TypeVar("Item")
@@ -42,7 +43,7 @@ class Batch(Generic[Item]):
         order: The photos as they came.
         reasons: For each of them None, or why it could not be read.
         rows: ``(read photo, ...)`` what was computed.
-        seconds: ``decode`` and ``compute`` of the worker.
+        seconds: ``decode`` and ``compute``, summed over the cores.
     """
 
     order: list[Item]
@@ -64,60 +65,65 @@ class Batch(Generic[Item]):
 
 def map_photos(
     items: Iterable[Item],
-    read: Callable[[Item], Content],
+    read: Callable[[Item], Path | Content],
     image_size: int,
     compute: Callable[[Pixels], npt.NDArray[Any]],
     workers: int | None = None,
-) -> Iterator[Batch[Item]]:
+) -> Generator[Batch[Item]]:
     """Batches in the order of the items; a few per worker are in memory, whatever their number.
 
     Args:
         items: Whatever stands for a photo.
-        read: Gives an item's content; an `OSError` or `UnreadablePhotoError` makes it a failure.
+        read: Gives an item's content, or the path of its file; an `OSError` or
+            `UnreadablePhotoError` makes it a failure.
         image_size: Side of the square pixels.
         compute: ``(batch, size, size, 3)`` uint8 → ``(batch, ...)``; called from several threads.
-        workers: Threads; one per core by default.
+        workers: Cores to use; all by default.
 
     >>> batches = map_photos([b"no image"], lambda data: data, 8, lambda pixels: pixels)
     >>> next(batches).failures
     [(b'no image', 'not an image of a known format')]
     """
+    workers = workers or os.cpu_count() or 1
+    computing = threading.Semaphore(workers)
 
     def work(chunk: list[Item]) -> Batch[Item]:
-        start = time.perf_counter()
-        pixels, reasons = decode_chunk(chunk, read, image_size)
-        middle = time.perf_counter()
-        rows = compute(pixels) if len(pixels) else np.empty(0)
-        seconds = {"decode": middle - start, "compute": time.perf_counter() - middle}
+        pixels, reasons = decode_chunk(chunk, read, pool)
+        with computing:
+            start = time.perf_counter()
+            rows = compute(pixels) if len(pixels) else np.empty(0)
+            seconds = {"decode": pool.take_seconds(), "compute": time.perf_counter() - start}
         return Batch(chunk, reasons, rows, seconds)
 
     source = iter(items)
-    workers = workers or os.cpu_count() or 1
     waiting: deque[Future[Batch[Item]]] = deque()
-    with ThreadPoolExecutor(workers, "photos") as pool:
+    # Twice as many threads as cores: while half of them wait for pixels, the others compute.
+    threads = ThreadPoolExecutor(2 * workers, "photos")
+    with DecodePool(image_size, workers) as pool:
         try:
             while True:
-                while len(waiting) < workers + 2:
+                while len(waiting) < 2 * workers + 2:
                     chunk = list(itertools.islice(source, BATCH_SIZE))
                     if not chunk:
                         break
-                    waiting.append(pool.submit(work, chunk))
+                    waiting.append(threads.submit(work, chunk))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            threads.shutdown(wait=True, cancel_futures=True)
 
 
 def decode_chunk(
-    chunk: list[Item], read: Callable[[Item], Content], image_size: int
+    chunk: list[Item], read: Callable[[Item], Path | Content], pool: DecodePool
 ) -> tuple[Pixels, list[str | None]]:
     """Pixels of the photos that can be read; for every photo None, or why it cannot."""
-    pixels = np.empty((len(chunk), image_size, image_size, 3), np.uint8)
+    size = pool.image_size
+    pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     reasons: list[str | None] = []
     for item in chunk:
         try:
-            pixels[reasons.count(None)] = read_pixels(read(item), image_size)
+            pixels[reasons.count(None)] = _read_pixels(read(item), pool)
             reasons.append(None)
         except UnreadablePhotoError as error:
             reasons.append(str(error))
@@ -126,18 +132,22 @@ def decode_chunk(
     return pixels[: reasons.count(None)], reasons
 
 
-def read_pixels(content: Content, image_size: int) -> Pixels:
-    """The central square of a photo that is in memory.
+def _read_pixels(content: Path | Content, pool: DecodePool) -> Pixels:
+    if isinstance(content, (bytes, Path)):
+        return pool.decode(content)
+    return read_image(content, pool.image_size)
+
+
+def read_image(image: Image.Image | npt.NDArray[Any], image_size: int) -> Pixels:
+    """The central square of an image that is in memory.
 
     Raises:
         UnreadablePhotoError: With the reason.
     """
-    if isinstance(content, bytes):
-        return decode_photo(content, image_size)
-    if isinstance(content, np.ndarray):
-        content = array_to_image(content)
+    if isinstance(image, np.ndarray):
+        image = array_to_image(image)
     try:
-        return square_image(content, image_size)
+        return square_image(image, image_size)
     except UnreadablePhotoError:
         raise
     except Exception as error:  # a lazy Pillow image decodes here, and may be damaged

@@ -77,19 +77,38 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Evaluation:
-        """The evaluation of plain data."""
-        estimates = {
-            key: Estimate(**data[key]) for key in ("accuracy", "balanced_accuracy", "log_loss")
-        }
-        return cls(
-            photos=data["photos"],
-            ece=data["ece"],
-            majority=data["majority"],
-            per_class=tuple(ClassFigures(**row) for row in data["per_class"]),
-            confusion=tuple(tuple(row) for row in data["confusion"]),
-            class_names=tuple(data["class_names"]),
-            **estimates,
-        )
+        """The evaluation of plain data.
+
+        Raises:
+            ValueError: It is not an evaluation's data.
+        """
+        try:
+            found = cls(
+                photos=int(data["photos"]),
+                accuracy=_read_estimate(data["accuracy"]),
+                balanced_accuracy=_read_estimate(data["balanced_accuracy"]),
+                log_loss=_read_estimate(data["log_loss"]),
+                ece=float(data["ece"]),
+                majority=float(data["majority"]),
+                per_class=tuple(_read_class(row) for row in data["per_class"]),
+                confusion=tuple(tuple(int(n) for n in row) for row in data["confusion"]),
+                class_names=tuple(str(name) for name in data["class_names"]),
+            )
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"not an evaluation's data: {error!r}") from error
+        count = len(found.class_names)
+        if [len(found.per_class), *map(len, found.confusion)] != [count] * (count + 1):
+            raise ValueError(f"not an evaluation's data: the tables do not have {count} classes")
+        return found
+
+
+def _read_estimate(data: dict[str, Any]) -> Estimate:
+    return Estimate(*(float(data[key]) for key in ("value", "low", "high")))
+
+
+def _read_class(data: dict[str, Any]) -> ClassFigures:
+    figures = (float(data[key]) for key in ("precision", "recall", "f1"))
+    return ClassFigures(str(data["name"]), int(data["photos"]), *figures)
 
 
 def evaluate(
@@ -148,7 +167,8 @@ def wilson(right: int, count: int) -> Estimate:
     centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     spread = math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
     half = _Z * spread / (1 + _Z**2 / count)
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+    # At 0 and at 1 a bound is the share itself, apart from rounding.
+    return Estimate(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share))
 
 
 def bootstrap(

@@ -35,6 +35,9 @@ FORMAT = 1
 # A shard is closed at this size, or this age: a kill costs at most so much work.
 SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 15.0
 
+# How long to wait for another process that writes to the index.
+_WAIT_SECONDS = 60.0
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spaces (id INTEGER PRIMARY KEY, digest TEXT UNIQUE, description TEXT);
 CREATE TABLE IF NOT EXISTS shards (
@@ -168,10 +171,7 @@ class ActivationCache:
         shards = {shard for _, shard, _ in self._find(list(set(photos)), view)}
         damaged = 0
         for shard in shards:
-            with _translated(self._folder):
-                name, sha256 = self._index.execute(
-                    "SELECT file, sha256 FROM shards WHERE id = ?", (shard,)
-                ).fetchone()
+            name, sha256, _ = self._get_shard(shard)
             if not _is_intact(self._folder / name, sha256):
                 self._drop(shard)
                 damaged += 1
@@ -197,18 +197,24 @@ class ActivationCache:
                 )
 
     def _open_shard(self, shard: int) -> npt.NDArray[Any]:
-        with _translated(self._folder):
-            name, rows = self._index.execute(
-                "SELECT file, rows FROM shards WHERE id = ?", (shard,)
-            ).fetchone()
+        name, _, rows = self._get_shard(shard)
+        array: npt.NDArray[Any] | None
         try:
-            array = np.load(self._folder / name, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            array = np.lib.format.open_memmap(self._folder / name, mode="r")
+        except Exception:  # NumPy raises almost anything on a damaged header
             array = None
         if array is None or array.shape != (rows, *self._shape) or array.dtype != self._dtype:
             self._drop(shard)
             raise CacheError(f"The cache file {self._folder / name} is damaged; run again.")
         return array
+
+    def _get_shard(self, shard: int) -> tuple[str, str, int]:
+        """File, sha256 and rows of a shard; no file when another process dropped it."""
+        with _translated(self._folder):
+            found = self._index.execute(
+                "SELECT file, sha256, rows FROM shards WHERE id = ?", (shard,)
+            ).fetchone()
+        return found or ("", "", 0)
 
     def _drop(self, shard: int) -> None:
         with _translated(self._folder), self._index:
@@ -224,17 +230,34 @@ def open_index(folder: Path) -> sqlite3.Connection:
     """
     with _translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        index = sqlite3.connect(folder / "index.sqlite", timeout=60)
-        index.execute("PRAGMA journal_mode = WAL")
-        index.executescript(_SCHEMA)
+        index = sqlite3.connect(folder / "index.sqlite", timeout=_WAIT_SECONDS)
+        try:
+            _prepare_index(index)
+        except BaseException:
+            index.close()
+            raise
     return index
+
+
+def _prepare_index(index: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            index.execute("PRAGMA journal_mode = WAL")
+            index.executescript(_SCHEMA)
+            return
+        except sqlite3.OperationalError as error:
+            # Of two processes that make the same index at once, SQLite refuses one immediately:
+            # its timeout does not cover the change of the journal mode.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def describe_cache(folder: Path | None = None) -> list[dict[str, Any]]:
     """What the cache holds: one record per space with its description, rows and bytes."""
-    with contextlib.closing(
-        open_index((folder or cache_folder()) / f"activations-v{FORMAT}")
-    ) as index:
+    folder = (folder or cache_folder()) / f"activations-v{FORMAT}"
+    with contextlib.closing(open_index(folder)) as index, _translated(folder):
         found = index.execute(
             "SELECT description, COUNT(shards.id), SUM(rows), SUM(bytes), MAX(used) FROM spaces "
             "JOIN shards ON shards.space = spaces.id GROUP BY spaces.id ORDER BY MAX(used) DESC"

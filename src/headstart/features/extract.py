@@ -120,9 +120,9 @@ def extract_manifest(
     )
 
 
-def read_content(sample: Sample) -> Content:
-    """The bytes of a sample's file, or what it carries in memory."""
-    return sample.path.read_bytes() if sample.content is None else sample.content
+def read_content(sample: Sample) -> Path | Content:
+    """The path of a sample, or what it carries in memory."""
+    return sample.path if sample.content is None else sample.content
 
 
 class _Extraction:

@@ -17,8 +17,8 @@ class BackboneSpec:
         name: As the user writes it.
         image_size: Side of the square photo in pixels.
         feature_count: Length of the pooled feature vector.
-        parameters: Without the top.
-        multiply_adds: Per photo at ``image_size``, without the top.
+        parameters: Without the top, statistics of the normalisation included.
+        multiply_adds: Of the convolutions, per photo at ``image_size``, without the top.
         licence: SPDX name of the weights' licence.
         package: The installed package that holds the weights.
         extra: The extra of Headstart that installs the package.
@@ -64,9 +64,9 @@ def _lite(name: str, extra: str, parameters: int, multiply_adds: int, top1: floa
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        _lite("efficientnet-lite0", "cpu", 3_413_024, 384_000_000, 0.751),
-        _lite("efficientnet-lite1", "lite", 4_182_272, 600_000_000, 0.767),
-        _lite("efficientnet-lite2", "lite", 4_867_768, 860_000_000, 0.776),
+        _lite("efficientnet-lite0", "cpu", 3_413_024, 383_907_552, 0.751),
+        _lite("efficientnet-lite1", "lite", 4_189_344, 598_905_232, 0.767),
+        _lite("efficientnet-lite2", "lite", 4_869_168, 858_456_272, 0.776),
     )
 }
 

@@ -47,7 +47,8 @@ def build_prefix_model(prefix: Prefix) -> keras.Model:
     import keras
 
     backbone = prefix.build_model()
-    return keras.Model(backbone.input, pool(backbone.output), name="prefix")
+    photos = keras.Input(backbone.input_shape[1:], name="photos")
+    return keras.Model(photos, pool(backbone(photos, training=False)), name="prefix")
 
 
 def pool(x: Any) -> Any:

@@ -21,8 +21,10 @@ def attach_head(
 ) -> keras.Model:
     """A classifier on a frozen backbone: pooling, then Dense with softmax.
 
-    The backbone is frozen (``trainable = False``) and called with ``training=False``, so that its
-    BatchNormalization statistics stay as they are. Compile and fit the result as any Keras model.
+    The backbone is frozen (``trainable = False``): neither its weights nor the statistics of its
+    BatchNormalization change, which normalises as in inference also while the head is fitted.
+    Dropout inside a backbone stays active in ``fit``, as Keras has it; the built-in ones have none.
+    Compile and fit the result as any Keras model.
 
     Args:
         backbone: A model from photos to a feature map or vector, such as `load_backbone` gives.

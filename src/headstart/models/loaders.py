@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstart.errors import BackboneError, require_package
 from headstart.models.backbones import BackboneSpec, get_backbone
@@ -92,16 +92,17 @@ def _catalogue_prefix(spec: BackboneSpec) -> Prefix:
 
 
 def _model_prefix(model: keras.Model) -> Prefix:
-    shape = getattr(model, "input_shape", None)
-    is_square = isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 3
-    if not is_square or shape[1] is None or shape[1] != shape[2]:
+    shape: Any = getattr(model, "input_shape", None)
+    is_photo = isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 3
+    if not is_photo or shape[1] is None or shape[1] != shape[2]:
         raise BackboneError(
-            f"The model {getattr(model, 'name', model)!r} has the input shape {shape}; needed is one "
-            "input (batch, size, size, 3) of RGB photos with a fixed size."
+            f"The model {getattr(model, 'name', model)!r} has the input shape {shape}; needed is "
+            "one input (batch, size, size, 3) of RGB photos with a fixed size."
         )
-    if len(model.output_shape) not in (2, 4):
+    output: Any = model.output_shape
+    if not isinstance(output, tuple) or len(output) not in (2, 4) or output[-1] is None:
         raise BackboneError(
-            f"The model {model.name!r} has the output shape {model.output_shape}; needed is a "
+            f"The model {model.name!r} has the output shape {output}; needed is one output, a "
             "feature map (batch, height, width, channel) or a vector (batch, feature)."
         )
     digest = hashlib.sha256(model.to_json().encode())
@@ -112,7 +113,7 @@ def _model_prefix(model: keras.Model) -> Prefix:
         weights_digest=digest.hexdigest(),
         boundary=POOLED,
         image_size=int(shape[1]),
-        shape=(int(model.output_shape[-1]),),
+        shape=(int(output[-1]),),
         write_graph=None,
         build_model=lambda: model,
         load_weights=None,

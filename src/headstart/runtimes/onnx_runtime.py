@@ -26,33 +26,25 @@ def convert(model: keras.Model) -> bytes:
     require_package("tensorflow", "tf2onnx", purpose="converting a Keras model to ONNX")
     import tensorflow as tf
     import tf2onnx
-    from onnx import helper
 
-    # tf2onnx 1.17 names numpy types that numpy 2 no longer has; its own look-up is only for
-    # string tensors, which no network here contains.
-    for name in ("object", "cast", "bool"):
-        if name not in np.__dict__:
-            setattr(np, name, {"object": object, "bool": bool}.get(name))
     specification = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="photos")
 
-    @tf.function(input_signature=[specification])
-    def run(photos: Any) -> dict[str, Any]:
+    def forward(photos: Any) -> dict[str, Any]:
         return {"features": model(tf.cast(photos, tf.float32), training=False)}
 
-    converted, _ = tf2onnx.convert.from_function(run, input_signature=[specification], opset=_OPSET)
-    _name_batch(converted.graph, helper)
-    return bytes(converted.SerializeToString())
-
-
-def _name_batch(graph: Any, _helper: Any) -> None:
-    for value in (*graph.input, *graph.output):
+    function = tf.function(forward, input_signature=[specification])
+    converted, _ = tf2onnx.convert.from_function(
+        function, input_signature=[specification], opset=_OPSET
+    )
+    for value in (*converted.graph.input, *converted.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return bytes(converted.SerializeToString())
 
 
 def append_head(
     graph: bytes, kernel: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
 ) -> bytes:
-    """The graph from photos to ``probabilities`` ``(batch, class)``; ``features`` stay an output."""
+    """The graph with ``probabilities`` ``(batch, class)`` as an output beside ``features``."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -82,27 +74,40 @@ def open_graph(graph: bytes, output: str | None = None) -> Session:
         output: Name of the wanted output; the first by default.
 
     Raises:
-        BundleError: onnxruntime refuses the graph, or it has no such output.
+        BundleError: onnxruntime refuses the graph, it has another input, or no such output. The
+            session raises it where photos of this size cannot be computed.
     """
     require_package("onnxruntime", purpose="the runtime onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, and needs no line on stderr
     # The callers run one batch per core; see headstart.data.stream.
     options.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base but Exception
-        raise BundleError(f"onnxruntime refuses the graph: {str(error).splitlines()[0]}") from error
+        raise BundleError(f"onnxruntime refuses the graph: {_first_line(error)}") from error
     names = [value.name for value in session.get_outputs()]
     wanted = output or names[0]
     if wanted not in names:
         raise BundleError(f"The graph has the outputs {', '.join(names)}, but not {wanted}.")
-    photos = session.get_inputs()[0].name
+    inputs = session.get_inputs()
+    if [value.type for value in inputs] != ["tensor(uint8)"]:
+        found = ", ".join(f"{value.name} {value.type}" for value in inputs)
+        raise BundleError(f"The graph has the inputs {found or 'none'}; needed is one of uint8.")
 
     def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = session.run([wanted], {photos: images})[0]
+        try:
+            result: npt.NDArray[np.float32] = session.run([wanted], {inputs[0].name: images})[0]
+        except Exception as error:  # as above
+            raise BundleError(
+                f"onnxruntime cannot compute photos {images.shape}: {_first_line(error)}"
+            ) from error
         return result
 
     return run
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

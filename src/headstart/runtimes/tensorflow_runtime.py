@@ -17,11 +17,13 @@ def open_model(model: keras.Model) -> Session:
     """A session that runs a Keras model from photos to features in inference mode."""
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)])
     def forward(photos: Any) -> Any:
         return model(tf.cast(photos, tf.float32), training=False)
 
+    specification = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+    function = tf.function(forward, input_signature=[specification])
+
     def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return np.asarray(forward(images), np.float32)
+        return np.asarray(function(images), np.float32)
 
     return run

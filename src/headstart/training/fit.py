@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +134,7 @@ def _join(manifest: Manifest, test: Manifest | None) -> Manifest:
     )
 
 
-def _keep(manifest: Manifest, readable: set[object]) -> tuple[Sample, ...]:
+def _keep(manifest: Manifest, readable: set[Path]) -> tuple[Sample, ...]:
     return tuple(sample for sample in manifest.samples if sample.path in readable)
 
 

@@ -20,10 +20,10 @@ The solver itself is SciPy's L-BFGS-B, started from the neighbouring strength.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,9 @@ Labels = npt.NDArray[np.integer]
 STRENGTHS: tuple[float, ...] = tuple(float(f"{c:.3g}") for c in np.logspace(-4, 2, 13))
 
 # Relative tolerance of the objective. Cross-validation compares strengths a factor of 3 apart.
-_FINAL_TOLERANCE, _PATH_TOLERANCE = 1e-9, 1e-6
+_FINAL_TOLERANCE, _PATH_TOLERANCE = 1e-9, 1e-5
+
+_WELL_ABOVE = 1.02
 
 # Classes are weighted when the largest has this many times the photos of the smallest.
 UNEVEN = 2.0
@@ -140,7 +142,7 @@ def _follow_path(
 ) -> tuple[Strength, ...]:
     starts: list[Floats | None] = [None] * len(folds)
     path: list[Strength] = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for strength in strengths:
 
             def solve(number: int, strength: float = strength) -> tuple[float, int]:
@@ -157,9 +159,9 @@ def _follow_path(
             count = sum(len(held_out) for _, held_out in folds)
             loss, right = (sum(column) / count for column in zip(*results, strict=True))
             path.append(Strength(strength, loss, right))
+            # The curve has one valley, apart from noise: two steps well above the best end it.
             best = min(step.log_loss for step in path)
-            # Two steps past the best: the curve has one valley, apart from noise.
-            if len(path) > 2 and min(path[-1].log_loss, path[-2].log_loss) > best:
+            if min(step.log_loss for step in path[-2:]) > _WELL_ABOVE * best:
                 break
     return tuple(path)
 

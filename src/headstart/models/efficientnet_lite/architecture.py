@@ -109,7 +109,7 @@ class Emitter(Protocol[Tensor]):
         """min(max(x, 0), 6)."""
 
     def add(self, x: Tensor, y: Tensor, name: str) -> Tensor:
-        """x + y."""
+        """Their sum."""
 
     def channels(self, x: Tensor) -> int:
         """The number of channels."""

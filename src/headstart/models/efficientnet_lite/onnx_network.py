@@ -39,7 +39,7 @@ class _OnnxEmitter:
         self._six = self.constant(np.array(6, np.float32), "six")
 
     def constant(self, array: npt.NDArray[Any], name: str) -> str:
-        self.initializers.append(self._from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(self._from_array(np.asarray(array, order="C"), name))
         return name
 
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:

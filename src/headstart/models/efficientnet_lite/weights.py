@@ -109,8 +109,10 @@ class _TensorUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> tuple[str, np.dtype[Any]]:
-        kind, dtype, key, *_ = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
+        if not isinstance(pid, tuple) or len(pid) < 3 or pid[0] != "storage":
+            raise BackboneError("The weights file holds something other than tensors; refused.")
+        _, dtype, key, *_ = pid
+        if not isinstance(dtype, np.dtype):
             raise BackboneError("The weights file holds something other than tensors; refused.")
         return str(key), dtype
 
@@ -122,9 +124,17 @@ def read_torch_tensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
     storages, order of the storages), then each storage as an int64 count and its elements.
 
     Raises:
-        BackboneError: The file names anything but float and integer tensors.
+        BackboneError: The file names anything but float and integer tensors, or is damaged.
     """
-    stream = io.BytesIO(data)
+    try:
+        return _parse_tensors(io.BytesIO(data))
+    except BackboneError:
+        raise
+    except Exception as error:  # an unpickler raises almost anything on damaged bytes
+        raise BackboneError(f"The weights file is damaged ({error}).") from error
+
+
+def _parse_tensors(stream: io.BytesIO) -> dict[str, npt.NDArray[Any]]:
     _magic, _protocol, _system, state, keys = (_TensorUnpickler(stream).load() for _ in range(5))
     dtypes = {storage: dtype for (storage, dtype), *_ in state.values()}
     storages: dict[str, npt.NDArray[Any]] = {}
@@ -147,6 +157,7 @@ _NORM = {
     "running_mean": "moving_mean",
     "running_var": "moving_variance",
 }
+_TOP_VARIABLES = {"weight": "kernel", "bias": "bias"}
 _TOP = {
     "_conv_stem": "stem_conv",
     "_bn0": "stem_bn",
@@ -164,18 +175,16 @@ def _to_keras_names(name: str, tensors: dict[str, npt.NDArray[Any]]) -> Arrays:
         owner, variable = key.rsplit(".", 1)
         if variable == "num_batches_tracked":
             continue
-        if owner == "_fc":
-            target = "classifier/kernel" if variable == "weight" else "classifier/bias"
-            array = array.T
+        _, index, part = owner.split(".") if "." in owner else ("", "", owner)
+        if part == "_fc":
+            target, axes = f"classifier/{_TOP_VARIABLES[variable]}", tuple(range(array.ndim))[::-1]
         else:
-            _, index, part = owner.split(".") if "." in owner else ("", "", owner)
-            layer = f"{blocks[int(index)]}_{_BLOCK[part]}" if index else _TOP[owner]
+            layer = f"{blocks[int(index)]}_{_BLOCK[part]}" if index else _TOP[part]
+            target, axes = f"{layer}/{_NORM[variable]}", (0,)
             if array.ndim == 4:
                 # torch: (out, in, height, width). Keras: (height, width, in, out), or for
                 # depthwise kernels (height, width, channel, 1).
-                array = array.transpose((2, 3, 0, 1) if part == "_depthwise_conv" else (2, 3, 1, 0))
+                axes = (2, 3, 0, 1) if part == "_depthwise_conv" else (2, 3, 1, 0)
                 target = f"{layer}/kernel"
-            else:
-                target = f"{layer}/{_NORM[variable]}"
-        arrays[target] = np.ascontiguousarray(array, np.float32)
+        arrays[target] = np.ascontiguousarray(array.transpose(axes), np.float32)
     return arrays

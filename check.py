@@ -1,0 +1,29 @@
+"""The one check: formatting, lint, types and tests. What continuous integration runs, too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+STEPS = (
+    ("format", "ruff", "format", "--check", "."),
+    ("lint", "ruff", "check", "."),
+    ("types", "mypy"),
+    ("tests", "pytest", *sys.argv[1:]),
+)
+
+
+def main() -> int:
+    """Run every step; the exit code is 0 only when all of them passed."""
+    failed = []
+    for name, module, *arguments in STEPS:
+        print(f"── {name}", flush=True)  # noqa: T201
+        if subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode:  # noqa: S603
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", flush=True)  # noqa: T201
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""A decoding process: paths or bytes in, pixels or reasons out.
+
+It is started as a plain child of the interpreter, not by `multiprocessing`, whose spawned children
+run the caller's main script again. It may be killed at any moment: it holds nothing.
+
+Messages are a kind byte, a length (8 bytes, little-endian) and that many bytes.
+Requests: ``p`` a path, ``b`` the bytes of an image file. Answers: ``o`` pixels, ``e`` a reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import IO
+
+HEADER = struct.Struct("<cQ")
+
+# Address space of a worker: far above what the largest allowed photo needs, far below a bomb.
+MEMORY_BYTES = 6 * 2**30
+
+
+def write_message(stream: IO[bytes], kind: bytes, data: bytes | memoryview) -> None:
+    """Send one message."""
+    stream.write(HEADER.pack(kind, len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
+    """Receive one message; None at the end, also when it ends within a message."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    kind, length = HEADER.unpack(header)
+    data = stream.read(length)
+    return (kind, data) if len(data) == length else None
+
+
+def serve(requests: IO[bytes], answers: IO[bytes], image_size: int) -> None:
+    """Answer requests until there are no more."""
+    from headstart.data.decode import decode_photo
+    from headstart.errors import UnreadablePhotoError
+
+    while (message := read_message(requests)) is not None:
+        kind, data = message
+        try:
+            content = Path(os.fsdecode(data)).read_bytes() if kind == b"p" else data
+            write_message(answers, b"o", decode_photo(content, image_size).tobytes())
+        except UnreadablePhotoError as error:
+            write_message(answers, b"e", str(error).encode(errors="replace"))
+        except MemoryError:
+            write_message(answers, b"e", b"needs more memory than a photo may take")
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or error}"
+            write_message(answers, b"e", reason.encode(errors="replace"))
+
+
+def limit_memory() -> None:
+    """Cap the address space, where the system can (Windows and macOS cannot)."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        cap = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (cap, hard))
+
+
+def main() -> None:
+    """Entry point of the child: ``image_size`` is its argument."""
+    limit_memory()
+    # Ctrl-C reaches the whole process group; the parent decides when a worker ends.
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = io.BufferedWriter(io.FileIO(os.dup(1), "w"), 2**20)
+    # Whatever prints to stdout in here must not end among the answers.
+    os.dup2(2, 1)
+    with contextlib.suppress(BrokenPipeError):
+        serve(sys.stdin.buffer, answers, int(sys.argv[-1]))

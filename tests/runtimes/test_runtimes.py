@@ -1,0 +1,202 @@
+"""Every runtime computes what TensorFlow computes, and says what is missing or wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.errors import BundleError, HeadstartError, MissingPackageError
+from headstart.models.boundary import build_prefix_model
+from headstart.models.loaders import load_prefix
+from headstart.runtimes import RUNTIMES, TOLERANCE, get_runtime, onnx_runtime
+
+
+def photos(size: int, count: int = 5) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, 8, 8, 3))
+    return np.kron(coarse, np.ones((1, size // 8, size // 8, 1))).astype(np.uint8)
+
+
+def small_model(*, is_map: bool = True) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    photo = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(photo)
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Activation("swish")(x)
+    y = keras.layers.DepthwiseConv2D(5, padding="same")(x)
+    x = keras.layers.Add()([x, y])
+    if not is_map:
+        x = keras.layers.Flatten()(x)
+    model = keras.Model(photo, x)
+    norm = model.layers[3]
+    norm.moving_mean.assign(np.linspace(-0.5, 0.5, 8))
+    norm.moving_variance.assign(np.linspace(0.1, 2, 8))
+    return model
+
+
+def relative_errors(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+
+
+@pytest.mark.parametrize("make", [small_model, lambda: small_model(is_map=False)])
+@pytest.mark.parametrize("name", sorted(RUNTIMES))
+def test_a_runtime_agrees_with_keras(name: str, make: Any) -> None:
+    model = make()
+    prefix = load_prefix(model)
+    session = get_runtime(name).open(prefix, lambda: build_prefix_model(prefix))
+    images = photos(32)
+    expected = np.asarray(model(images.astype(np.float32), training=False))
+    expected = expected.mean((1, 2)) if expected.ndim == 4 else expected
+    rows = session(images)
+    assert rows.dtype == np.float32
+    assert rows.shape == (5, *prefix.shape)
+    assert relative_errors(rows, expected).max() <= TOLERANCE
+    assert relative_errors(rows, expected).max() <= 1e-5
+    # One photo is a batch too, and a photo's numbers do not depend on its neighbours'.
+    assert np.allclose(session(images[:1]), rows[:1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_built_in_backbone_is_the_same_on_both() -> None:
+    prefix = load_prefix("efficientnet-lite0")
+    rows = [
+        get_runtime(name).open(prefix, lambda: build_prefix_model(prefix))(photos(224, 3))
+        for name in ("tensorflow", "onnxruntime")
+    ]
+    assert relative_errors(rows[1], rows[0]).max() <= 1e-5
+
+
+def test_a_twin_in_training_mode_is_told_apart() -> None:
+    # The comparison above would notice BatchNormalization that uses the batch's statistics.
+    model = small_model()
+    images = photos(32)
+    wrong = np.asarray(model(images.astype(np.float32), training=True)).mean((1, 2))
+    right = np.asarray(small_model()(images.astype(np.float32), training=False)).mean((1, 2))
+    assert relative_errors(wrong, right).max() > TOLERANCE
+
+
+def test_a_converted_graph_is_plain_onnx() -> None:
+    import onnx
+
+    graph = onnx.load_from_string(onnx_runtime.convert(small_model()))
+    onnx.checker.check_model(graph, full_check=True)
+    assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
+    assert not any(array.external_data for array in graph.graph.initializer)
+    shape = graph.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in shape] == ["batch", 32, 32, 3]
+
+
+def test_the_head_is_appended() -> None:
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(8, 3)).astype(np.float32)
+    bias = rng.normal(size=3).astype(np.float32)
+    prefix = load_prefix(small_model())
+    features_graph = onnx_runtime.convert(build_prefix_model(prefix))
+    graph = onnx_runtime.append_head(features_graph, kernel, bias)
+    features = onnx_runtime.open_graph(graph, "features")(photos(32))
+    probabilities = onnx_runtime.open_graph(graph, "probabilities")(photos(32))
+    logits = features @ kernel + bias
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(probabilities, expected, atol=1e-6)
+    assert np.array_equal(onnx_runtime.open_graph(graph)(photos(32)), features)
+
+
+# ---- refusals
+
+
+def test_an_unknown_runtime_is_answered_with_near_ones() -> None:
+    with pytest.raises(HeadstartError) as caught:
+        get_runtime("onxruntime")
+    assert "'onxruntime' is not a known runtime. Did you mean onnxruntime?" in str(caught.value)
+    assert "Known: onnxruntime, tensorflow." in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "pip"), [("tensorflow", "headstart[cpu]"), ("onnxruntime", "")])
+def test_a_missing_runtime_is_named(name: str, pip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(
+        MissingPackageError, match=f"the runtime {name} needs the package"
+    ) as caught:
+        get_runtime(name)
+    assert pip in str(caught.value)
+    assert "pip install" in str(caught.value)
+
+
+def test_a_missing_converter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else find_spec(name)
+    )
+    with pytest.raises(MissingPackageError, match="needs the package tf2onnx"):
+        onnx_runtime.convert(small_model())
+
+
+def test_the_identity_has_a_version() -> None:
+    for name, runtime in RUNTIMES.items():
+        assert runtime.identity.startswith(f"{name} ")
+        assert runtime.identity[-1].isdigit()
+
+
+def make_graph(
+    element: int = 2, operator: str = "Cast", domain: str = "", location: str | None = None
+) -> bytes:
+    """A tiny graph from photos to features; uint8 is 2."""
+    from onnx import TensorProto, helper
+
+    attributes: dict[str, Any] = {"to": 1} if operator == "Cast" else {}
+    nodes = [helper.make_node(operator, ["photos"], ["x"], domain=domain, **attributes)]
+    weight = TensorProto(name="w", data_type=1, dims=[3])
+    if location is None:
+        weight.float_data.extend([1.0, 2.0, 3.0])
+    else:
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=location)
+    nodes.append(helper.make_node("Mul", ["x", "w"], ["features"]))
+    shape = ["batch", 8, 8, 3]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("photos", element, shape)],
+        [helper.make_tensor_value_info("features", 1, shape)],
+        [weight],
+    )
+    opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+def test_a_sound_tiny_graph_is_opened() -> None:
+    assert onnx_runtime.open_graph(make_graph())(photos(8)).shape == (5, 8, 8, 3)
+
+
+def test_foreign_graphs_are_refused_with_a_sentence(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    for secret in (tmp_path / "secret.bin", tmp_path / "here" / "near.bin"):
+        secret.write_bytes(np.arange(3, dtype="<f4").tobytes())
+    monkeypatch.chdir(tmp_path / "here")
+    refused = {
+        "no graph": b"this is no graph",
+        "empty": b"",
+        "truncated": make_graph()[:-40],
+        "unknown operator": make_graph(operator="Teleport"),
+        "custom code": make_graph(operator="Run", domain="com.example"),
+        "external, above": make_graph(location="../secret.bin"),
+        "external, absolute": make_graph(location=str(tmp_path / "secret.bin")),
+        "external, beside": make_graph(location="near.bin"),
+    }
+    for what, graph in refused.items():
+        with pytest.raises(BundleError, match=r"onnxruntime refuses the graph: .{10}"):
+            pytest.fail(f"{what}: {onnx_runtime.open_graph(graph)(photos(8))}")
+    with pytest.raises(BundleError, match=r"has the inputs photos tensor\(float\); needed is"):
+        onnx_runtime.open_graph(make_graph(element=1))
+    with pytest.raises(BundleError, match="has the outputs features, but not probabilities"):
+        onnx_runtime.open_graph(make_graph(), "probabilities")
+    with pytest.raises(BundleError, match=r"cannot compute photos \(5, 16, 16, 3\)"):
+        onnx_runtime.open_graph(make_graph())(photos(16))
+    assert capfd.readouterr().err == ""  # the runtime's own log stays silent
