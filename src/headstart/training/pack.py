@@ -48,9 +48,7 @@ def _describe(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> 
         "recipe": recipe.to_json(),
         "strengths": [vars(step) for step in probe.path],
         "seed": seed,
-        "samples": {
-            side: len(getattr(split, side)) for side in ("train", "validation", "test", "unused")
-        },
+        "samples": {side: len(getattr(split, side)) for side in ("train", "validation", "test")},
         "evaluation": training.evaluation.to_json() if training.evaluation else None,
         "validation": training.validation.to_json() if training.validation else None,
         "split": split.to_json(),
