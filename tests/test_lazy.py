@@ -102,10 +102,10 @@ def test_predict_works_where_the_training_packages_are_missing(
 
 
 def test_training_loads_no_tensorflow_cold_or_cached(
-    digits_folder: Path, tmp_path: Path, empty_cache: Path
+    few_digits: Path, tmp_path: Path, empty_cache: Path
 ) -> None:
     assert not list(empty_cache.glob("activations*"))
-    arguments = ("train", digits_folder, "--json", "-o", tmp_path / "a.headstart")
+    arguments = ("train", few_digits, "--json", "-o", tmp_path / "a.headstart")
     cold = run(*arguments)
     assert cold["status"] == 0, cold["stderr"]
     assert loaded(cold, *HEAVY) == set()

@@ -1,0 +1,145 @@
+"""Write the tables of the documents from the files in results/.
+
+    python benchmarks/tables.py            write them
+    python benchmarks/tables.py --check    exit with 1 if a document is out of date
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a key of `TABLES`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/recipes.md")
+
+Row = dict[str, str]
+
+
+def read(name: str) -> list[Row]:
+    """The rows of a results file; none when it is not there yet."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def squaring() -> list[list[str]]:
+    header = ["way", "filter", "clothing", "ants-bees", "right of ImageNet's", "ms per resize"]
+    rows = [
+        [
+            f"**{row['way']}**" if row["ours"] == "yes" else row["way"],
+            row["filter"],
+            f"{row['clothing log loss']} / {float(row['clothing accuracy']):.1%}",
+            f"{row['ants-bees log loss']} / {float(row['ants-bees accuracy']):.1%}",
+            f"{row['imagenet right']} of {row['imagenet photos']}",
+            f"{float(row['resize ms']):.1f}",
+        ]
+        for row in read("squaring")
+        if row["filter"]
+    ]
+    return [header, *rows]
+
+
+def float16() -> list[list[str]]:
+    header = [
+        "photos",
+        "features",
+        "accuracy",
+        "decisions changed",
+        "largest change of probability",
+    ]
+    rows = [
+        [
+            row["dataset"],
+            row["features"],
+            f"{float(row['accuracy']):.1%}",
+            row["decisions changed"],
+            row["max probability difference"] or "0",
+        ]
+        for row in read("float16")
+        if "strength" not in row["features"]
+    ]
+    return [header, *rows]
+
+
+def first_light() -> list[list[str]]:
+    header = ["what", "photos", "ours", "beside it", "its figure", "times better"]
+    rows = [
+        [
+            row["row"],
+            row["dataset"] or "–",
+            _figure(row["ours"], row["unit"]),
+            row["peer_name"] or "–",
+            _figure(row["peer"], row["unit"]),
+            f"{float(row['ratio']):.3g}" if row["ratio"] else "",
+        ]
+        for row in read("first_light")
+    ]
+    return [header, *rows]
+
+
+def _figure(value: str, unit: str) -> str:
+    if not value:
+        return ""
+    number = float(value)
+    if unit == "share":
+        return f"{number:.1%}"
+    return f"{number:.3g} {unit}" if abs(number) < 1000 else f"{number:,.0f} {unit}"
+
+
+def probe_solver() -> list[list[str]]:
+    found = read("probe_solver")
+    if not found:
+        return [["figure"]]
+    names = [name for name in found[0] if name not in _EVERYWHERE]
+    return [names, *([row[name] for name in names] for row in found)]
+
+
+_EVERYWHERE = ("date", "machine", "python", "headstart", "tensorflow", "keras", "onnxruntime")
+_EVERYWHERE += ("pillow", "numpy", "scikit-learn", "limit", "repeats")
+
+TABLES: dict[str, Callable[[], list[list[str]]]] = {
+    "first_light": first_light,
+    "float16": float16,
+    "probe_solver": probe_solver,
+    "squaring": squaring,
+}
+
+
+def render(rows: list[list[str]]) -> str:
+    """Rows as a Markdown table; the first is the header."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def update(text: str) -> str:
+    """A document with its tables written anew."""
+
+    def replace(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{render(TABLES[found[2]]())}\n{found[3]}"
+
+    return re.sub(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", replace, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    is_check, outdated = "--check" in sys.argv, []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        if update(text) != text:
+            outdated.append(name)
+            if not is_check:
+                path.write_text(update(text), encoding="utf-8")
+    if outdated:
+        print(("out of date: " if is_check else "wrote: ") + ", ".join(outdated))
+    return 1 if is_check and outdated else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
