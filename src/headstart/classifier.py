@@ -13,7 +13,14 @@ import numpy.typing as npt
 from headstart.bundle import WEIGHTS, Bundle, load_bundle, parse_arrays, save_bundle
 from headstart.data.labelled import scan_labelled
 from headstart.data.scan import Problem, list_files, scan_folder
-from headstart.errors import BundleError, DatasetError, HeadstartError, require_package
+from headstart.data.thumbnails import make_thumbnail
+from headstart.errors import (
+    BundleError,
+    DatasetError,
+    HeadstartError,
+    UnreadablePhotoError,
+    require_package,
+)
 from headstart.evaluation.metrics import Evaluation
 from headstart.predictor import Predictor, evaluate_manifest
 from headstart.recipe import get_recipe
@@ -22,8 +29,12 @@ if TYPE_CHECKING:
     import keras
 
     from headstart.features.extract import Progress
+    from headstart.training.fit import Mistake
 
 Photos = str | Path | Sequence[Any]
+
+# In a notebook: one row of thumbnails.
+_SHOWN_MISTAKES = 8
 
 
 class ImageClassifier:
@@ -39,6 +50,7 @@ class ImageClassifier:
     Attributes:
         classes_: ``(class,)`` the class names, sorted; after `fit`.
         evaluation: Measured on the test photos; None before `fit`, or without test photos.
+        mistakes: Test photos that were answered wrongly, the most confident first.
         problems: Files that were not used, with reasons.
         warnings: Sentences about the photos.
         seconds: Time per step.
@@ -66,6 +78,7 @@ class ImageClassifier:
         self.seed = seed
         self.runtime = runtime
         self.evaluation: Evaluation | None = None
+        self.mistakes: tuple[Mistake, ...] = ()
         self.problems: tuple[Problem, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.seconds: dict[str, float] = {}
@@ -117,7 +130,7 @@ class ImageClassifier:
             use_all=y is not None,
             progress=progress,
         )
-        self.evaluation = training.evaluation
+        self.evaluation, self.mistakes = training.evaluation, training.mistakes
         self.problems, self.warnings = training.problems, training.warnings
         self._bundle = make_bundle(prefix, training, recipe, self.seed)
         self.classes_ = np.array(training.class_names)
@@ -284,7 +297,21 @@ class ImageClassifier:
     def _repr_html_(self) -> str:
         from headstart.evaluation.html import show_evaluation
 
-        return show_evaluation(repr(self), self.evaluation, self.warnings, len(self.problems))
+        pictures = [_picture(mistake) for mistake in self.mistakes[:_SHOWN_MISTAKES]]
+        return show_evaluation(
+            repr(self), self.evaluation, self.warnings, len(self.problems), pictures
+        )
+
+
+def _picture(mistake: Mistake) -> tuple[bytes, str]:
+    """A thumbnail (empty when the photo cannot be read any more) and what to say of it."""
+    sample = mistake.sample
+    try:
+        picture = make_thumbnail(sample.path if sample.content is None else sample.content)
+    except UnreadablePhotoError:
+        picture = b""
+    says = f"{mistake.answer} ({mistake.probability:.0%}), in truth {sample.label}"
+    return picture, f"{sample.path.name}: {says}"
 
 
 def load(path: str | Path) -> ImageClassifier:

@@ -105,14 +105,29 @@ def test_as_a_process() -> None:
     assert "Traceback" not in unknown.stderr + failed.stderr
 
 
-def test_the_reader_of_the_output_may_leave(trained_bundle: Path, digits_folder: Path) -> None:
-    command = [sys.executable, "-m", "headstart", "predict", trained_bundle, digits_folder]
+def test_the_reader_of_the_output_may_leave(trained_bundle: Path) -> None:
+    # More lines than fit into a pipe; those of files that do not exist are quickly made.
+    missing = [f"{number:060}.jpg" for number in range(3000)]
+    command = [sys.executable, "-m", "headstart", "predict", trained_bundle, *missing]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr
         assert process.stdout.readline() == b"path,label,probability,problem\n"
         process.stdout.close()
-        assert b"Traceback" not in process.stderr.read()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 1)
+
+
+def test_an_interrupted_command_ends_with_130(
+    run: Any, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(headstart.ImageClassifier, "fit", interrupt)
+    done = run("train", digits_folder)
+    assert done.status == 130
+    assert not list(Path.cwd().iterdir())
 
 
 def test_help_of_every_command(run: Any) -> None:
@@ -130,6 +145,7 @@ def test_help_of_every_command(run: Any) -> None:
         ["train"],
         ["train", "a", "--unknown"],
         ["train", "a", "--seed", "x"],
+        ["train", "a", "--seed", "-1"],
         ["predict"],
         ["predict", "a.headstart"],
         ["predict", "a", "b", "--top-k", "0"],
@@ -198,6 +214,8 @@ def test_an_output_is_not_overwritten(run: Any, digits_folder: Path, tmp_path: P
     bundle = tmp_path / "a.headstart"
     bundle.write_bytes(b"something dear")
     refused(run("train", digits_folder, "-o", bundle), "exists already", "--force")
+    # That is said before any time is spent, here on a folder that is not there.
+    refused(run("train", tmp_path / "missing", "-o", bundle), "exists already", "--force")
     assert bundle.read_bytes() == b"something dear"
     assert run("train", digits_folder, "-o", bundle, "--force").status == 0
     assert bundle.stat().st_size > 1000
@@ -273,8 +291,18 @@ def test_folders_that_make_no_classifier(run: Any, photos: Path, tmp_path: Path)
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a permission there")
+def test_a_link_to_itself_is_refused(run: Any, trained_bundle: Path) -> None:
+    Path("loop").symlink_to("loop")
+    refused(run("train", "loop"), "loop")
+    refused(run("evaluate", trained_bundle, "loop"), "loop")
+    refused(run("features", "loop"), "loop")
+    rows = run("predict", trained_bundle, "loop").rows
+    assert rows[0]["problem"]
+
+
 def test_photos_that_cannot_be_read_are_listed(run: Any, photos: Path, tmp_path: Path) -> None:
-    broken, empty = photos / "0" / "broken [1].png", photos / "1" / "empty.jpg"
+    broken, empty = photos / "0" / "broken [bold].png", photos / "1" / "empty.jpg"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     empty.touch()
     found = run("train", photos, "-o", tmp_path / "a", "--json").json
@@ -459,6 +487,7 @@ def test_features_and_cache_info(
     assert [row["row"] for row in rows] == [str(number) for number in range(80)]
     assert all(Path(row["path"]).parent.name == row["label"] for row in rows)
     refused(run("features", digits_folder), "exists already", "--force")
+    refused(run("features", digits_folder, "-o", "a.csv"), "beside the array", ".npy")
     done = run("features", digits_folder, "--force")
     assert "0 photos were computed, 80 came from the cache" in done.stdout
     assert np.array_equal(np.load(elsewhere / "features.npy"), array)
@@ -494,3 +523,5 @@ def test_the_demo(run: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert f"$ headstart train {Path('headstart-demo/photos')}" in done.stdout
     assert "accuracy " in done.stdout
     assert run("demo").status == 0  # once more over the same folder
+    Path("file").touch()
+    refused(run("demo", "-o", "file"), "cannot be created", "-o")

@@ -203,9 +203,11 @@ def test_it_prints_itself() -> None:
 def test_html_escapes_every_text() -> None:
     evil = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a & b"]
     found = evaluate(*make_predictions(40, 3), evil)
-    page = show_evaluation(f"Classifier({evil[0]})", found, [evil[1]], 2)
+    page = show_evaluation(f"Classifier({evil[0]})", found, [evil[1]], 2, [(b"jpeg", evil[1])])
     assert "<script" not in page
-    assert "<img" not in page
+    assert page.count("<img") == 1
+    assert 'src="data:image/jpeg;base64,anBlZw=="' in page
+    assert "&quot;&gt;&lt;img src=x" in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "a &amp; b" in page
     assert f"accuracy {found.accuracy.value:.1%}" in page

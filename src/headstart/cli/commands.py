@@ -25,7 +25,7 @@ BundleArgument = Annotated[
     Path, typer.Argument(help="A bundle made by: headstart train.", show_default=False)
 ]
 BackboneOption = Annotated[str, typer.Option(help="A name of: headstart backbones.")]
-SeedOption = Annotated[int, typer.Option(help="Of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the output.")]
 
@@ -104,7 +104,7 @@ def train(
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
 
-    path = output or Path(f"{photos.resolve().name}.headstart")
+    path = output or Path(f"{photos.name.strip('.') or photos.resolve().name}.headstart")
     check_output(path, force)
     classifier = ImageClassifier(backbone, recipe=recipe, seed=seed)
     with out.progress("features") as report:

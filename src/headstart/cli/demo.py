@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.decode import array_to_image
-from headstart.errors import require_package
+from headstart.errors import HeadstartError, require_package
 from headstart.files import write_bytes
 
 # The 8 x 8 pixels are enlarged so that a person can look at them.
@@ -32,7 +32,12 @@ def write_digits(folder: Path) -> Path:
         path = folder / str(label) / f"{number:04d}.png"
         if path.exists():
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HeadstartError(
+                f"{path.parent} cannot be created ({error.strerror}). Choose another with -o."
+            ) from error
         pixels = np.round(255 - image * (255 / 16)).astype(np.uint8)
         stream = io.BytesIO()
         array_to_image(pixels).resize((_SIDE, _SIDE)).save(stream, "PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
@@ -9,9 +10,21 @@ from headstart.evaluation.metrics import Evaluation
 
 
 def show_evaluation(
-    title: str, evaluation: Evaluation | None, warnings: Sequence[str], problems: int
+    title: str,
+    evaluation: Evaluation | None,
+    warnings: Sequence[str],
+    problems: int,
+    mistakes: Sequence[tuple[bytes, str]] = (),
 ) -> str:
-    """A small HTML block: accuracy with its interval and the confusion matrix; text escaped."""
+    """A small HTML block: accuracy with its interval, confusion matrix, mistakes; text escaped.
+
+    Args:
+        title: What is shown.
+        evaluation: Its figures, if there are any.
+        warnings: Sentences about the photos.
+        problems: Number of files that were not used.
+        mistakes: JPEG bytes and a caption of wrongly answered photos.
+    """
     parts = [f"<p><code>{escape(title)}</code></p>"]
     if evaluation is None:
         parts.append("<p>No evaluation: not fitted yet, or without test photos.</p>")
@@ -22,10 +35,22 @@ def show_evaluation(
             f"[{accuracy.low:.1%}, {accuracy.high:.1%}] on {evaluation.photos} photos</p>"
         )
         parts.append(_confusion_table(evaluation))
+        parts.append(_picture_row(mistakes))
     parts += [f"<p>{escape(warning)}</p>" for warning in warnings]
     if problems:
         parts.append(f"<p>{problems} files were not used; see <code>.problems</code>.</p>")
     return f"<div>{''.join(parts)}</div>"
+
+
+def _picture_row(pictures: Sequence[tuple[bytes, str]]) -> str:
+    if not pictures:
+        return ""
+    tags = "".join(
+        f'<img src="data:image/jpeg;base64,{b64encode(picture).decode()}" alt="{caption}" '
+        f'title="{caption}" style="display:inline-block;margin:2px">'
+        for picture, caption in ((picture, escape(text)) for picture, text in pictures)
+    )
+    return f"<p>most confident mistakes (point at one):</p><div>{tags}</div>"
 
 
 def _confusion_table(evaluation: Evaluation) -> str:

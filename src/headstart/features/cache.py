@@ -7,7 +7,8 @@ activation depends on: weights, boundary, image size, decode version, dtype, run
 A photo is the digest of its bytes, so that renaming, relabelling and splitting again cost nothing.
 
 A kill costs the rows that were not yet in a shard. Two processes may use one cache: both may
-compute the same rows, the second insert is ignored.
+compute the same rows, the second insert is ignored. What a run needs it holds, see
+`headstart.features.index`; upkeep is in `headstart.features.maintenance`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import CacheError
+from headstart.features.index import SCHEMA, Hold, is_intact, open_rows, remove_shards
 from headstart.files import cache_folder, digest_bytes, write_bytes
 
 FORMAT = 1
@@ -37,17 +39,6 @@ SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 15.0
 
 # How long to wait for another process that writes to the index.
 _WAIT_SECONDS = 60.0
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS spaces (id INTEGER PRIMARY KEY, digest TEXT UNIQUE, description TEXT);
-CREATE TABLE IF NOT EXISTS shards (
-    id INTEGER PRIMARY KEY, space INTEGER REFERENCES spaces, file TEXT UNIQUE, sha256 TEXT,
-    rows INTEGER, bytes INTEGER, used REAL);
-CREATE TABLE IF NOT EXISTS activations (
-    space INTEGER REFERENCES spaces, photo TEXT, view INTEGER, shard INTEGER REFERENCES shards,
-    line INTEGER, PRIMARY KEY (space, photo, view)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS activations_by_shard ON activations (shard);
-"""
 
 
 @dataclass(frozen=True)
@@ -78,18 +69,27 @@ class ActivationCache:
     >>> cache.flush()
     >>> cache.read(["photo"]).tolist(), cache.missing(["photo", "other"])
     ([[1.0, 2.0]], ['other'])
+    >>> cache.close()
     """
 
     def __init__(self, space: Space, folder: Path | None = None) -> None:
-        self._folder = (folder or cache_folder()) / f"activations-v{FORMAT}"
+        self._folder = shards_folder(folder)
+        self._backbone = space.backbone
         self._dtype = np.dtype(space.dtype)
         self._shape = tuple(space.shape)
-        self._keys: list[tuple[str, int]] = []
-        self._rows: list[npt.NDArray[Any]] = []
+        self._pending: list[tuple[list[tuple[str, int]], npt.NDArray[Any]]] = []
         self._opened = time.monotonic()
         self._index = open_index(self._folder)
-        description = space.describe()
-        with _translated(self._folder), self._index:
+        self._hold = Hold(self._index)
+        try:
+            self._space = self._register(space.describe())
+        except BaseException:
+            self._index.close()
+            raise
+
+    def _register(self, description: str) -> int:
+        with self._transaction():
+            self._hold.beat()
             self._index.execute(
                 "INSERT OR IGNORE INTO spaces (digest, description) VALUES (?, ?)",
                 (digest_bytes(description.encode()), description),
@@ -97,12 +97,18 @@ class ActivationCache:
             found = self._index.execute(
                 "SELECT id FROM spaces WHERE description = ?", (description,)
             )
-            self._space: int = found.fetchone()[0]
+            number: int = found.fetchone()[0]
+        return number
 
     def missing(self, photos: Iterable[str], view: int = 0) -> list[str]:
-        """The photos, each once and in order, whose activations are not here."""
+        """The photos, each once and in order, whose activations are not here.
+
+        Those that are here stay until `close`, whatever is pruned meanwhile.
+        """
         wanted = list(dict.fromkeys(photos))
-        found = {photo for photo, _, _ in self._find(wanted, view)}
+        with self._transaction():
+            found = {photo: shard for photo, shard, _ in self._find(wanted, view)}
+            self._hold.add(set(found.values()))
         return [photo for photo in wanted if photo not in found]
 
     def read(self, photos: Sequence[str], view: int = 0) -> npt.NDArray[Any]:
@@ -131,10 +137,28 @@ class ActivationCache:
         return result
 
     def append(self, keys: Iterable[tuple[str, int]], rows: npt.NDArray[Any]) -> None:
-        """Add rows for ``(photo, view)`` keys; they are on disk after `flush`, or a full shard."""
-        self._keys.extend(keys)
-        self._rows.append(np.asarray(rows, self._dtype))
-        pending = len(self._keys) * self._dtype.itemsize * int(np.prod(self._shape))
+        """Add rows for ``(photo, view)`` keys; they are on disk after `flush`, or a full shard.
+
+        Raises:
+            CacheError: Not one row of the space's shape per key, or numbers that its dtype cannot
+                hold; nothing is added.
+        """
+        added, rows = list(keys), np.asarray(rows)
+        if rows.shape != (len(added), *self._shape):
+            raise CacheError(
+                f"{self._backbone} gave activations {rows.shape} for {len(added)} photos; "
+                f"expected {(len(added), *self._shape)}."
+            )
+        with np.errstate(over="ignore"):
+            kept = rows.astype(self._dtype)
+        if not np.isfinite(kept).all():
+            raise CacheError(
+                f"{self._backbone} gave an activation of {rows[~np.isfinite(kept)][0]:.4g}; the "
+                f"cache keeps finite {self._dtype} numbers up to {np.finfo(self._dtype).max:,.0f}. "
+                "This backbone cannot be used with it; choose another."
+            )
+        self._pending.append((added, kept))
+        pending = sum(part.nbytes for _, part in self._pending)
         if pending >= SHARD_BYTES or time.monotonic() - self._opened >= SHARD_SECONDS:
             self.flush()
 
@@ -145,51 +169,71 @@ class ActivationCache:
             HeadstartError: The disk is full, or the folder cannot be written.
         """
         self._opened = time.monotonic()
-        if not self._keys:
+        if not self._pending:
             return
+        if self._hold.is_due:  # before the file is there: it is nobody's until the index names it
+            with self._transaction():
+                self._hold.beat()
         stream = io.BytesIO()
-        np.save(stream, np.concatenate(self._rows), allow_pickle=False)
+        np.save(stream, np.concatenate([rows for _, rows in self._pending]), allow_pickle=False)
         data = stream.getvalue()
         name = f"{self._space:06d}-{time.time_ns():x}-{secrets.token_hex(4)}.npy"
         write_bytes(self._folder / name, data)
-        with _translated(self._folder), self._index:
+        try:
+            self._enter(name, data, [key for keys, _ in self._pending for key in keys])
+        except CacheError:
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
+            raise
+        self._pending = []
+
+    def _enter(self, name: str, data: bytes, keys: list[tuple[str, int]]) -> None:
+        """The rows of a written shard into the index; other runs' rows of the keys are held too."""
+        with self._transaction():
             shard = self._index.execute(
                 "INSERT INTO shards (space, file, sha256, rows, bytes, used) VALUES (?,?,?,?,?,?)",
-                (self._space, name, digest_bytes(data), len(self._keys), len(data), time.time()),
+                (self._space, name, digest_bytes(data), len(keys), len(data), time.time()),
             ).lastrowid
             self._index.executemany(
                 "INSERT OR IGNORE INTO activations VALUES (?, ?, ?, ?, ?)",
                 (
                     (self._space, photo, view, shard, line)
-                    for line, (photo, view) in enumerate(self._keys)
+                    for line, (photo, view) in enumerate(keys)
                 ),
             )
-        self._keys, self._rows = [], []
+            for view in {view for _, view in keys}:
+                found = self._find([photo for photo, other in keys if other == view], view)
+                self._hold.add({shard for _, shard, _ in found})
 
     def drop_damaged(self, photos: Iterable[str], view: int = 0) -> int:
         """Verify the shards that hold these photos; drop the damaged; return how many were."""
         shards = {shard for _, shard, _ in self._find(list(set(photos)), view)}
         damaged = 0
         for shard in shards:
-            name, sha256, _ = self._get_shard(shard)
-            if not _is_intact(self._folder / name, sha256):
+            name, sha256, rows = self._get_shard(shard)
+            if not is_intact(self._folder / name, sha256, (rows, *self._shape), self._dtype):
                 self._drop(shard)
                 damaged += 1
-        with _translated(self._folder), self._index:
+        with self._transaction():
             self._index.executemany(
                 "UPDATE shards SET used = ? WHERE id = ?", ((time.time(), s) for s in shards)
             )
         return damaged
 
     def close(self) -> None:
-        """Close the index; pending rows are not written."""
+        """Hold nothing any more and close the index; pending rows are not written."""
+        with contextlib.suppress(CacheError), self._transaction():  # else the hold lapses
+            self._hold.release()
         self._index.close()
+
+    def _transaction(self) -> contextlib.AbstractContextManager[None]:
+        return transaction(self._index, self._folder)
 
     def _find(self, photos: list[str], view: int) -> Iterator[tuple[str, int, int]]:
         for start in range(0, len(photos), 500):  # SQLite limits the variables of a statement
             part = photos[start : start + 500]
             marks = ",".join("?" * len(part))
-            with _translated(self._folder):
+            with translated(self._folder):
                 yield from self._index.execute(
                     "SELECT photo, shard, line FROM activations "  # noqa: S608 - only marks
                     f"WHERE space = ? AND view = ? AND photo IN ({marks})",
@@ -198,37 +242,39 @@ class ActivationCache:
 
     def _open_shard(self, shard: int) -> npt.NDArray[Any]:
         name, _, rows = self._get_shard(shard)
-        array: npt.NDArray[Any] | None
-        try:
-            array = np.lib.format.open_memmap(self._folder / name, mode="r")
-        except Exception:  # NumPy raises almost anything on a damaged header
-            array = None
-        if array is None or array.shape != (rows, *self._shape) or array.dtype != self._dtype:
+        array = open_rows(self._folder / name, (rows, *self._shape), self._dtype)
+        if array is None:
             self._drop(shard)
             raise CacheError(f"The cache file {self._folder / name} is damaged; run again.")
         return array
 
     def _get_shard(self, shard: int) -> tuple[str, str, int]:
         """File, sha256 and rows of a shard; no file when another process dropped it."""
-        with _translated(self._folder):
+        with translated(self._folder):
             found = self._index.execute(
                 "SELECT file, sha256, rows FROM shards WHERE id = ?", (shard,)
             ).fetchone()
         return found or ("", "", 0)
 
     def _drop(self, shard: int) -> None:
-        with _translated(self._folder), self._index:
-            self._index.execute("DELETE FROM activations WHERE shard = ?", (shard,))
-            self._index.execute("DELETE FROM shards WHERE id = ?", (shard,))
+        name, *_ = self._get_shard(shard)
+        if name:
+            with self._transaction():
+                remove_shards(self._index, self._folder, [(shard, name)], must=True)
+
+
+def shards_folder(folder: Path | None = None) -> Path:
+    """Where shards and index are, within a cache folder; the user's by default."""
+    return (folder or cache_folder()) / f"activations-v{FORMAT}"
 
 
 def open_index(folder: Path) -> sqlite3.Connection:
-    """The index of a cache folder, made when there is none.
+    """The index of a folder of shards, made when there is none.
 
     Raises:
         CacheError: The folder cannot be written, or the index is damaged.
     """
-    with _translated(folder):
+    with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
         index = sqlite3.connect(folder / "index.sqlite", timeout=_WAIT_SECONDS)
         try:
@@ -244,7 +290,7 @@ def _prepare_index(index: sqlite3.Connection) -> None:
     while True:
         try:
             index.execute("PRAGMA journal_mode = WAL")
-            index.executescript(_SCHEMA)
+            index.executescript(SCHEMA)
             return
         except sqlite3.OperationalError as error:
             # Of two processes that make the same index at once, SQLite refuses one immediately:
@@ -254,33 +300,29 @@ def _prepare_index(index: sqlite3.Connection) -> None:
             time.sleep(0.02)
 
 
-def describe_cache(folder: Path | None = None) -> list[dict[str, Any]]:
-    """What the cache holds: one record per space with its description, rows and bytes."""
-    folder = (folder or cache_folder()) / f"activations-v{FORMAT}"
-    with contextlib.closing(open_index(folder)) as index, _translated(folder):
-        found = index.execute(
-            "SELECT description, COUNT(shards.id), SUM(rows), SUM(bytes), MAX(used) FROM spaces "
-            "JOIN shards ON shards.space = spaces.id GROUP BY spaces.id ORDER BY MAX(used) DESC"
-        ).fetchall()
-    return [
-        {**json.loads(text), "shards": shards, "photos": rows, "bytes": size, "used": used}
-        for text, shards, rows, size, used in found
-    ]
+@contextlib.contextmanager
+def transaction(index: sqlite3.Connection, folder: Path) -> Iterator[None]:
+    """All or nothing, and nobody else changes the index meanwhile."""
+    with translated(folder), index:
+        index.execute("BEGIN IMMEDIATE")
+        yield
 
 
-def _is_intact(path: Path, sha256: str) -> bool:
-    try:
-        return digest_bytes(path.read_bytes()) == sha256
-    except OSError:
-        return False
+class DamagedIndexError(CacheError):
+    """The index is not one; only a new one helps."""
 
 
 @contextlib.contextmanager
-def _translated(folder: Path) -> Iterator[None]:
+def translated(folder: Path) -> Iterator[None]:
     """Errors of SQLite and of the operating system as sentences with the folder."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
+        if type(error) is sqlite3.DatabaseError:  # not a kind of it: "malformed", "not a database"
+            raise DamagedIndexError(
+                f"The cache in {folder} cannot be used: {error}. Start a new one with: headstart "
+                "cache clear. Your photos are not touched; they are computed again."
+            ) from error
         raise CacheError(
             f"The cache in {folder} cannot be used: {error}. Free some space there, allow writing, "
             "or set HEADSTART_CACHE to another folder. Your photos are not touched."

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.bundle import check_output
+from headstart.errors import OutputExistsError
 from headstart.features.extract import Features
 from headstart.files import atomic_write, write_bytes
 
@@ -17,10 +18,16 @@ def check_features_output(path: Path, force: bool) -> None:
     """Refuse, before any work, outputs that cannot be written.
 
     Raises:
-        OutputExistsError, BundleError: See `headstart.bundle.check_output`.
+        OutputExistsError, BundleError: See `headstart.bundle.check_output`; or both would have
+            the same name.
     """
+    table = path.with_suffix(".csv")
+    if table == path:
+        raise OutputExistsError(
+            f"{path} is the name of the table that goes beside the array. Give it the suffix .npy."
+        )
     check_output(path, force)
-    check_output(path.with_suffix(".csv"), force)
+    check_output(table, force)
 
 
 def save_features(features: Features, path: Path, *, force: bool = False) -> Path:

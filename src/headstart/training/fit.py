@@ -48,6 +48,15 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """A test photo with a wrong answer, and how probable that answer seemed."""
+
+    sample: Sample
+    answer: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Training:
     """What a training run gave.
 
@@ -57,6 +66,7 @@ class Training:
         split: Who was on which side.
         evaluation: On the test photos; None when there are none.
         validation: On the validation photos; None when there are none.
+        mistakes: Test photos that were answered wrongly, the most confident first.
         problems: Files that were not used, with reasons.
         warnings: Sentences the user should read.
         features: The features that were used, or their record.
@@ -67,6 +77,7 @@ class Training:
     split: Split
     evaluation: Evaluation | None
     validation: Evaluation | None
+    mistakes: tuple[Mistake, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     features: Features
@@ -116,9 +127,18 @@ def train(
     with stopwatch.step("evaluate"):
         evaluation = _evaluate(probe, features, split.test, class_names, seed)
         validation = _evaluate(probe, features, split.validation, class_names, seed)
+    mistakes = _list_mistakes(probe, features, split.test, class_names)
     warnings = (*everything.warnings, *_describe_classes(split, class_names))
     return Training(
-        class_names, probe, split, evaluation, validation, features.problems, warnings, features
+        class_names=class_names,
+        probe=probe,
+        split=split,
+        evaluation=evaluation,
+        validation=validation,
+        mistakes=mistakes,
+        problems=features.problems,
+        warnings=warnings,
+        features=features,
     )
 
 
@@ -162,6 +182,21 @@ def _evaluate(
         return None
     rows, labels = _rows_and_labels(features, samples, class_names)
     return evaluate(probe.predict_proba(rows), labels, class_names, seed)
+
+
+def _list_mistakes(
+    probe: Probe, features: Features, samples: tuple[Sample, ...], class_names: tuple[str, ...]
+) -> tuple[Mistake, ...]:
+    if not samples:
+        return ()
+    rows, labels = _rows_and_labels(features, samples, class_names)
+    probabilities = probe.predict_proba(rows)
+    answers = probabilities.argmax(1)
+    mistakes = [
+        Mistake(samples[row], class_names[answers[row]], float(probabilities[row].max()))
+        for row in np.flatnonzero(answers != labels)
+    ]
+    return tuple(sorted(mistakes, key=lambda mistake: -mistake.probability))
 
 
 def _rows_and_labels(
