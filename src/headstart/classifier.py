@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from headstart.bundle import WEIGHTS, Bundle, load_bundle, parse_arrays, save_bundle
 from headstart.data.labelled import scan_labelled
-from headstart.data.scan import Problem, list_files, scan_folder
+from headstart.data.scan import Problem, list_files
+from headstart.data.table import scan_source
 from headstart.data.thumbnails import make_thumbnail
 from headstart.errors import (
     BundleError,
@@ -99,26 +100,29 @@ class ImageClassifier:
         """Train; returns self.
 
         Args:
-            X: A folder with one folder per class (or train/validation/test folders of such); or,
-                with ``y``, photos: paths, encoded bytes, Pillow images or uint8 arrays.
+            X: A folder with one folder per class (or train/validation/test folders of such); a
+                CSV file or a DataFrame with the columns path, label and optionally split; or, with
+                ``y``, photos: paths, encoded bytes, Pillow images or uint8 arrays.
             y: ``(photo,)`` labels. All photos are trained on then, and `evaluation` is None unless
                 ``test`` is given.
-            test: A folder of test photos, one folder per class. Without it, and without a test
-                folder inside, 20 % of each class are set aside.
+            test: A folder or table of test photos. Without it, and without a test folder inside,
+                20 % of each class are set aside.
             progress: Called with ``(done, all)`` photos.
 
         Raises:
             DatasetError, BackboneError, MissingPackageError, CacheError: With what to do.
         """
         require_package("scipy", "threadpoolctl", "onnx", purpose="training")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise HeadstartError(f"seed is {self.seed!r}; accepted are whole numbers from 0 on.")
         from headstart.models.loaders import load_prefix
         from headstart.training.fit import Stopwatch, train
         from headstart.training.pack import make_bundle
 
         recipe, prefix, stopwatch = get_recipe(self.recipe), load_prefix(self.backbone), Stopwatch()
         with stopwatch.step("scan"):
-            manifest = scan_folder(Path(X)) if y is None else scan_labelled(X, y)  # type: ignore[arg-type]
-            tested = scan_folder(Path(test)) if test is not None else None
+            manifest = scan_source(X) if y is None else scan_labelled(X, y)
+            tested = scan_source(test) if test is not None else None
         training = train(
             prefix,
             manifest,
@@ -171,15 +175,15 @@ class ImageClassifier:
             rows.append(prediction.probabilities)
         return np.array(rows, np.float32).reshape(len(rows), len(self.classes_))
 
-    def evaluate(self, photos: str | Path) -> Evaluation:
-        """Measure on a folder of labelled photos, one folder per class.
+    def evaluate(self, photos: str | Path | Any) -> Evaluation:
+        """Measure on labelled photos: a folder with one folder per class, or a table.
 
         Photos that cannot be read are left out and added to `problems`.
 
         Raises:
             DatasetError: No photos, or a class that the classifier does not know.
         """
-        manifest = scan_folder(Path(photos))
+        manifest = scan_source(photos)
         evaluation, problems = evaluate_manifest(self.predictor, manifest, self.seed)
         self.problems = problems
         return evaluation
@@ -220,13 +224,11 @@ class ImageClassifier:
             from headstart.models.heads import attach_head
 
             arrays = parse_arrays(self.bundle.members[WEIGHTS])
+            kernel, bias = arrays.get("head/kernel"), arrays.get("head/bias")
+            if kernel is None or bias is None:
+                raise BundleError(f"{self.bundle.path} is damaged: {WEIGHTS} holds no head.")
             backbone = self._build_backbone(arrays)
-            self._model = attach_head(
-                backbone,
-                len(self.classes_),
-                kernel=arrays["head/kernel"],
-                bias=arrays["head/bias"],
-            )
+            self._model = attach_head(backbone, len(self.classes_), kernel=kernel, bias=bias)
         return self._model
 
     def _build_backbone(self, arrays: dict[str, Any]) -> keras.Model:

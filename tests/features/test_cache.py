@@ -21,7 +21,8 @@ import pytest
 
 from headstart.errors import CacheError, HeadstartError
 from headstart.features import cache as cache_module
-from headstart.features.cache import ActivationCache, Space, describe_cache, open_index
+from headstart.features.cache import ActivationCache, Space, open_index
+from headstart.features.maintenance import describe_cache
 
 SPACE = Space("net", "00", "pooled", (3,), 224, 1, "onnxruntime 1.0")
 
@@ -168,6 +169,28 @@ def test_different_spaces_do_not_mix(open_cache, change):
     other.flush()
     check_rows(cache, range(3))
     assert (other.read(["photo0"]) == 9).all()
+
+
+def test_activations_that_cannot_be_kept_are_refused(open_cache):
+    cache = open_cache()
+    add(cache, range(2))
+    one = [("photo9", 0)]
+    for keys, rows in (
+        (one, np.zeros((2, 3))),
+        (one * 2, np.zeros((1, 3))),
+        (one, np.zeros((1, 4))),
+        (one, np.zeros(3)),
+    ):
+        with pytest.raises(CacheError, match=r"net gave activations .* photos; expected"):
+            cache.append(keys, rows)
+    for number in (7e4, -7e4, np.inf, np.nan):
+        with pytest.raises(CacheError, match=r"net gave an activation of .* 65,504"):
+            cache.append(one, np.array([[0, number, 0]], np.float32))
+    cache.flush()
+    assert cache.missing(["photo9"]) == ["photo9"]
+    cache.append(one, np.array([[65_504, -65_504, 1e-9]], np.float32))
+    cache.flush()
+    assert cache.read(["photo9"]).tolist() == [[65_504, -65_504, 0]]
 
 
 def test_two_caches_that_write_the_same_keys(open_cache):
@@ -433,12 +456,13 @@ def test_a_full_disk_leaves_nothing_and_loses_nothing(open_cache, tmp_path, monk
     check_rows(open_cache(), range(6))
 
 
-def test_a_full_disk_at_the_index_is_a_cache_error(open_cache):
+def test_a_full_disk_at_the_index_is_a_cache_error(open_cache, tmp_path):
     cache = open_cache()
     add(cache, range(3))
     cache._index.execute("PRAGMA max_page_count = 1")
     with pytest.raises(CacheError, match="full"):
         add(cache, range(3, 3000))
+    assert len(list_files(tmp_path)) == 1
     check_rows(open_cache(), range(3))
 
 
@@ -491,13 +515,14 @@ def test_a_folder_that_may_not_be_written(tmp_path):
         ActivationCache(SPACE, tmp_path)
 
 
-def test_a_database_that_may_not_be_written(open_cache):
+def test_a_database_that_may_not_be_written(open_cache, tmp_path):
     cache = open_cache()
     add(cache, range(3))
     cache._index.execute("PRAGMA query_only = 1")
     with pytest.raises(CacheError, match="readonly"):
         add(cache, range(3, 5))
-    check_rows(cache, range(3))
+    assert len(list_files(tmp_path)) == 1
+    check_rows(open_cache(), range(3))
 
 
 def test_the_default_folder_is_the_named_one(tmp_path):

@@ -363,7 +363,8 @@ def test_a_twin_recognises_fewer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     break_it(monkeypatch)
-    assert count_right(*imagenet) < 180
+    pixels, labels = imagenet
+    assert count_right(pixels[::2], labels[::2]) < 90
 
 
 def write_stored() -> None:

@@ -19,19 +19,9 @@ def main() -> None:
             stream.reconfigure(errors="surrogateescape")
     try:
         app()
-    except HeadstartError as error:
-        _print_error(str(error))
+    except (HeadstartError, OSError) as error:
+        # Imported only now: --help needs none of it.
+        from headstart.cli.output import print_error
+
+        print_error(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        _print_error("Interrupted. Photos that were computed are in the cache; run again to go on.")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        sys.exit(0)
-
-
-def _print_error(message: str) -> None:
-    # Imported only now: --help and usage errors need none of it.
-    from headstart.cli.output import print_error
-
-    print_error(message)

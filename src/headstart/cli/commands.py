@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from headstart.cli.cache import cache_app
+
+
+class _Commands(TyperGroup):
+    """Ends in one sentence, before typer's own handlers end without one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from headstart.cli.output import print_error
+
+            print_error("Interrupted. Photos that were computed are in the cache; run it again.")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader of our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
 
 app = typer.Typer(
     name="headstart",
+    cls=_Commands,
     help="A folder of labelled photos → an image classifier you can trust and ship.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-cache_app = typer.Typer(help="The cache of activations.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 
 PhotosArgument = Annotated[
-    Path, typer.Argument(help="A folder with one folder per class.", show_default=False)
+    Path, typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False)
 ]
 BundleArgument = Annotated[
     Path, typer.Argument(help="A bundle made by: headstart train.", show_default=False)
@@ -87,7 +108,7 @@ def train(
     ] = None,
     test: Annotated[
         Path | None,
-        typer.Option(help="A folder of test photos, one folder per class.", show_default=False),
+        typer.Option(help="Test photos: a folder or a CSV like PHOTOS.", show_default=False),
     ] = None,
     recipe: Annotated[str, typer.Option(help="What is trained: probe.")] = "probe",
     backbone: BackboneOption = "efficientnet-lite0",
@@ -97,14 +118,15 @@ def train(
 ) -> None:
     """Train a classifier on a folder of photos and measure it on photos it has not seen.
 
-    PHOTOS has one folder per class, or train/, validation/ and test/ folders of such. Without test
-    photos 20 % of each class are set aside.
+    PHOTOS has one folder per class, or train/, validation/ and test/ folders of such; or it is a
+    CSV file with the columns path, label and optionally split. Without test photos 20 % of each
+    class are set aside.
     """
     from headstart.bundle import check_output
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
 
-    path = output or Path(f"{photos.name.strip('.') or photos.resolve().name}.headstart")
+    path = output or _name_bundle(photos)
     check_output(path, force)
     classifier = ImageClassifier(backbone, recipe=recipe, seed=seed)
     with out.progress("features") as report:
@@ -120,6 +142,11 @@ def train(
     out.stdout().print(
         f"saved [bold]{path}[/]; try: headstart predict {path} PHOTOS", soft_wrap=True
     )
+
+
+def _name_bundle(photos: Path) -> Path:
+    name = photos.name.strip(".") or photos.resolve().name
+    return Path(f"{name.removesuffix('.csv')}.headstart")
 
 
 def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
@@ -175,12 +202,12 @@ def evaluate(bundle: BundleArgument, photos: PhotosArgument, as_json: JsonOption
     import time
 
     from headstart.cli import output as out
-    from headstart.data.scan import scan_folder
+    from headstart.data.table import scan_source
     from headstart.predictor import Predictor, evaluate_manifest
 
     start = time.perf_counter()
     predictor = Predictor(bundle)
-    manifest = scan_folder(photos)
+    manifest = scan_source(photos)
     evaluation, problems = evaluate_manifest(predictor, manifest)
     if as_json:
         record = predictor.bundle.manifest
@@ -242,12 +269,15 @@ def features(
 ) -> None:
     """Write the backbone's features of photos: an array (.npy) and its rows' paths (.csv)."""
     from headstart.cli import output as out
+    from headstart.errors import DatasetError
     from headstart.features.extract import extract_features
     from headstart.features.table import check_features_output, save_features
 
     check_features_output(output, force)
     with out.progress("features") as report:
         found = extract_features(backbone, photos, progress=report)
+    if not found.samples:
+        raise DatasetError(f"No photo in {photos} could be used; {len(found.problems)} problems.")
     table = save_features(found, output, force=force)
     if as_json:
         out.print_json(
@@ -271,33 +301,3 @@ def features(
         f"{found.forwarded} photos were computed, {rows - found.forwarded} came from the cache",
         soft_wrap=True,
     )
-
-
-@cache_app.command("info")
-def cache_info(as_json: JsonOption = False) -> None:
-    """What the cache holds, and where it is."""
-    from headstart.cli import output as out
-    from headstart.features.cache import describe_cache
-    from headstart.files import cache_folder, free_bytes
-
-    folder, spaces = cache_folder(), describe_cache()
-    total = sum(space["bytes"] for space in spaces)
-    if as_json:
-        out.print_json({"folder": str(folder), "bytes": total, "spaces": spaces})
-        return
-    out.stdout().print(
-        f"{folder}: {total / 1e6:,.1f} MB of activations, {free_bytes(folder) / 1e9:,.1f} GB free",
-        soft_wrap=True,
-    )
-    rows = (
-        (
-            s["backbone"],
-            s["boundary"],
-            s["runtime"],
-            str(s["photos"]),
-            f"{s['bytes'] / 1e6:,.1f} MB",
-        )
-        for s in spaces
-    )
-    if spaces:
-        out.print_rows(rows, "backbone", "boundary", "runtime", "photos", "size")

@@ -39,9 +39,11 @@ def list_inputs(patterns: Iterable[str]) -> Iterator[Input]:
     cannot be listed, becomes an input with that reason.
 
     Raises:
-        HeadstartError: A pattern matches nothing.
+        HeadstartError: A pattern matches nothing, or is empty.
     """
     for pattern in patterns:
+        if not pattern:
+            raise HeadstartError('An empty path was given. Write "." for the current folder.')
         problems: list[Problem] = []
         yield from (Input(path) for path in list_files(_expand(pattern), problems))
         yield from (Input(problem.path, problem.reason) for problem in problems)

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -22,6 +22,17 @@ from headstart.errors import HeadstartError, UnreadablePhotoError
 PHOTO_SECONDS = 30.0
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from headstart.data.decode_worker import main; main()"
+
+if TYPE_CHECKING:
+    _AnyPath = Path
+else:
+    _AnyPath = type(Path())  # before Python 3.12 only the system's own kind can be subclassed
+
+
+class ScannedPath(_AnyPath):
+    """A path whose file must still have the bytes that a scan has seen: their sha256."""
+
+    digest: str = ""
 
 
 class DecodePool:
@@ -135,6 +146,8 @@ class _Worker:
         try:
             if isinstance(content, bytes):
                 write_message(process.stdin, b"b", content)
+            elif isinstance(content, ScannedPath) and content.digest:
+                write_message(process.stdin, b"d", content.digest.encode() + os.fsencode(content))
             else:
                 write_message(process.stdin, b"p", os.fsencode(content))
             return read_message(process.stdout)

@@ -4,7 +4,8 @@ It is started as a plain child of the interpreter, not by `multiprocessing`, who
 run the caller's main script again. It may be killed at any moment: it holds nothing.
 
 Messages are a kind byte, a length (8 bytes, little-endian) and that many bytes.
-Requests: ``p`` a path, ``b`` the bytes of an image file. Answers: ``o`` pixels, ``e`` a reason.
+Requests: ``p`` a path, ``b`` the bytes of an image file, ``d`` the sha256 that a file's bytes must
+have (in hexadecimal) and its path. Answers: ``o`` pixels, ``e`` a reason.
 """
 
 from __future__ import annotations
@@ -44,11 +45,15 @@ def serve(requests: IO[bytes], answers: IO[bytes], image_size: int) -> None:
     """Answer requests until there are no more."""
     from headstart.data.decode import decode_photo
     from headstart.errors import UnreadablePhotoError
+    from headstart.files import digest_bytes
 
     while (message := read_message(requests)) is not None:
         kind, data = message
         try:
-            content = Path(os.fsdecode(data)).read_bytes() if kind == b"p" else data
+            digest, data = (data[:64], data[64:]) if kind == b"d" else (b"", data)
+            content = data if kind == b"b" else Path(os.fsdecode(data)).read_bytes()
+            if digest and digest_bytes(content) != digest.decode():
+                raise UnreadablePhotoError("changed while running; run again")
             write_message(answers, b"o", decode_photo(content, image_size).tobytes())
         except UnreadablePhotoError as error:
             write_message(answers, b"e", str(error).encode(errors="replace"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from headstart.errors import DatasetError
 from headstart.files import digest_bytes
 
 
-def scan_labelled(photos: Iterable[Any], labels: Sequence[Any]) -> Manifest:
+def scan_labelled(photos: Any, labels: Sequence[Any]) -> Manifest:
     """The manifest of photos with labels.
 
-    Photos that are not files get the path ``photo N`` in lists of problems.
+    ``photos`` is any iterable of them; those that are not files are called ``photo N`` in lists of
+    problems.
 
     Raises:
         DatasetError: Not as many labels as photos, or something that is no photo.

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from headstart.errors import CacheError
 from headstart.features.index import SCHEMA, Hold, is_intact, open_rows, remove_shards
-from headstart.files import cache_folder, digest_bytes, write_bytes
+from headstart.files import cache_folder, digest_bytes, free_bytes, write_bytes
 
 FORMAT = 1
 
@@ -323,7 +323,10 @@ def translated(folder: Path) -> Iterator[None]:
                 f"The cache in {folder} cannot be used: {error}. Start a new one with: headstart "
                 "cache clear. Your photos are not touched; they are computed again."
             ) from error
+        free = ""
+        with contextlib.suppress(OSError):  # SQLite calls a full disk an "I/O error"
+            free = f" ({free_bytes(folder) / 1e6:,.1f} MB are free)"
         raise CacheError(
-            f"The cache in {folder} cannot be used: {error}. Free some space there, allow writing, "
-            "or set HEADSTART_CACHE to another folder. Your photos are not touched."
+            f"The cache in {folder} cannot be used: {error}{free}. Free some space there, allow "
+            "writing, or set HEADSTART_CACHE to another folder. Your photos are not touched."
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.decode import DECODE_VERSION
-from headstart.data.scan import Manifest, Problem, Sample, scan_folder, scan_paths
+from headstart.data.decode_pool import ScannedPath
+from headstart.data.scan import Manifest, Problem, Sample, read_sample, scan_folder, scan_paths
 from headstart.data.stream import BATCH_SIZE, Content, map_photos
+from headstart.errors import CacheError
 from headstart.features.cache import ActivationCache, Space
+from headstart.features.maintenance import get_limit, prune_cache
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.models.loaders import load_prefix
 from headstart.runtimes import Session, get_runtime
@@ -87,7 +91,7 @@ def extract_manifest(
     progress: Progress | None = None,
 ) -> Features:
     """`extract_features` for a manifest and a prefix that are at hand."""
-    identity = get_runtime(runtime).identity
+    limit, identity = get_limit(), get_runtime(runtime).identity
     space = Space(
         backbone=prefix.backbone,
         weights_digest=prefix.weights_digest,
@@ -102,10 +106,8 @@ def extract_manifest(
         digests = [sample.digest for sample in manifest.samples]
         cache.drop_damaged(digests)
         missing = set(cache.missing(digests))
-        first = {s.digest: s for s in reversed(manifest.samples) if s.digest in missing}
-        todo = [s for s in manifest.samples if first.get(s.digest) is s]
         run = _Extraction(prefix, cache, runtime, progress, len(digests))
-        run.forward(todo)
+        run.forward_copies([s for s in manifest.samples if s.digest in missing])
         failed = [
             Problem(sample.path, run.failures[sample.digest])
             for sample in manifest.samples
@@ -115,14 +117,27 @@ def extract_manifest(
         array = cache.read([sample.digest for sample in manifest.samples])
     finally:
         cache.close()
+        with contextlib.suppress(CacheError):  # the result is there; the next run prunes
+            prune_cache(max_bytes=limit)
     return Features(
         array, manifest.samples, manifest.problems, run.forwarded, run.seconds, identity
     )
 
 
 def read_content(sample: Sample) -> Path | Content:
-    """The path of a sample, or what it carries in memory."""
-    return sample.path if sample.content is None else sample.content
+    """The path of a sample, with the digest of the scan, or what it carries in memory."""
+    if sample.content is not None:
+        content: Content = sample.content
+        return content
+    path = ScannedPath(sample.path)
+    path.digest = sample.digest
+    return path
+
+
+def _is_unchanged(sample: Sample) -> bool:
+    if sample.content is not None:
+        return True
+    return read_sample(sample.path, sample.label, sample.side) == sample
 
 
 class _Extraction:
@@ -142,14 +157,23 @@ class _Extraction:
         self.forwarded = 0
         self.seconds = {"decode": 0.0, "prefix": 0.0}
 
+    def forward_copies(self, samples: list[Sample]) -> None:
+        """Forward one of the copies of each photo; another one if that file has changed or gone."""
+        first = {sample.digest: sample for sample in reversed(samples)}
+        self.forward([sample for sample in samples if first[sample.digest] is sample])
+        lost = {d for d in self.failures if not _is_unchanged(first[d])}
+        others = (s for s in samples if s.digest in lost and s is not first[s.digest])
+        spare = {s.digest: s for s in others if _is_unchanged(s)}
+        if spare:
+            self.forward(list(spare.values()))
+
     def forward(self, samples: list[Sample]) -> None:
         """Decode, compute and append to the cache; on any exit what was computed is kept."""
         left = len(samples)
         self._report(left)
         if not samples:
             return
-        runtime = get_runtime(self._runtime)
-        session = runtime.open(self._prefix, lambda: build_prefix_model(self._prefix))
+        session = open_when_needed(self._open)
         start, decoding, computing = time.perf_counter(), 0.0, 0.0
         try:
             with contextlib.closing(
@@ -157,6 +181,8 @@ class _Extraction:
             ) as batches:
                 for batch in batches:
                     self.failures |= {sample.digest: reason for sample, reason in batch.failures}
+                    for sample in batch.items:
+                        self.failures.pop(sample.digest, None)
                     if batch.items:
                         self._cache.append([(s.digest, 0) for s in batch.items], batch.rows)
                     self.forwarded += len(batch.items)
@@ -169,11 +195,30 @@ class _Extraction:
         # The workers do both at once; the time that passed is shared in proportion.
         passed = time.perf_counter() - start
         share = decoding / max(decoding + computing, 1e-9)
-        self.seconds = {"decode": passed * share, "prefix": passed * (1 - share)}
+        self.seconds["decode"] += passed * share
+        self.seconds["prefix"] += passed * (1 - share)
+
+    def _open(self) -> Session:
+        runtime = get_runtime(self._runtime)
+        return runtime.open(self._prefix, lambda: build_prefix_model(self._prefix))
 
     def _report(self, left: int) -> None:
         if self._progress:
             self._progress(self._total - left, self._total)
+
+
+def open_when_needed(open_session: Callable[[], Session]) -> Session:
+    """A session that is opened by its first batch, while the next photos are already decoded."""
+    lock = threading.Lock()
+    opened: list[Session] = []
+
+    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with lock:
+            if not opened:
+                opened.append(open_session())
+        return opened[0](images)
+
+    return run
 
 
 def padded(session: Session) -> Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -83,12 +84,16 @@ def _catalogue_prefix(spec: BackboneSpec) -> Prefix:
         boundary=POOLED,
         image_size=spec.image_size,
         shape=(spec.feature_count,),
-        write_graph=lambda: write_onnx_features(
-            spec.name, load_weights(spec.name), spec.image_size
-        ),
+        write_graph=lambda: _write_graph(spec.name, spec.image_size),
         build_model=lambda: load_backbone(spec.name),
         load_weights=lambda: load_weights(spec.name),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _write_graph(name: str, image_size: int) -> bytes:
+    # Needed twice in a training: by the extraction and in the bundle.
+    return write_onnx_features(name, load_weights(name), image_size)
 
 
 def _model_prefix(model: keras.Model) -> Prefix:

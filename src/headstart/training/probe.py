@@ -6,16 +6,18 @@ are fitted with it. The objective is scikit-learn's `LogisticRegression`, term b
 
     sum_i w_i · cross_entropy(softmax(x_i W + b), y_i)  +  ‖W‖² / (2 C)
 
-so that its optimum is theirs (a test compares them). What differs is the way there. L-BFGS on the
-raw problem needs hundreds of passes, because neighbouring features are strongly correlated. Two
-exact changes of variables remove that, and both are shared by every strength and every fold:
+so that its optimum is theirs (a test compares them; for two classes scikit-learn has one weight
+vector where we have two of half its length, so that our C is its 2 C). What differs is the way
+there. L-BFGS on the raw problem needs hundreds of passes, because neighbouring features are
+strongly correlated. Two exact changes of variables remove that, and both are shared by every
+strength and every fold:
 
 1. features are rotated onto the singular vectors of the training matrix (an L2 penalty does not
    see rotations; with fewer photos than features this also drops the null space), and
 2. each direction is scaled by the root of its curvature at W = 0, an upper bound of the Hessian
    (Böhning 1992, https://doi.org/10.1007/BF00048682), which makes the problem nearly round.
 
-The solver itself is SciPy's L-BFGS-B, started from the neighbouring strength.
+The solver itself is SciPy's L-BFGS-B, started where the neighbouring strengths point to.
 """
 
 from __future__ import annotations
