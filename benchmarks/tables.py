@@ -93,21 +93,9 @@ def _figure(value: str, unit: str) -> str:
     return f"{number:.3g} {unit}" if abs(number) < 1000 else f"{number:,.0f} {unit}"
 
 
-def probe_solver() -> list[list[str]]:
-    found = read("probe_solver")
-    if not found:
-        return [["figure"]]
-    names = [name for name in found[0] if name not in _EVERYWHERE]
-    return [names, *([row[name] for name in names] for row in found)]
-
-
-_EVERYWHERE = ("date", "machine", "python", "headstart", "tensorflow", "keras", "onnxruntime")
-_EVERYWHERE += ("pillow", "numpy", "scikit-learn", "limit", "repeats")
-
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "first_light": first_light,
     "float16": float16,
-    "probe_solver": probe_solver,
     "squaring": squaring,
 }
 
