@@ -3,13 +3,15 @@
 A session of a runtime computes a batch on one thread, and as many batches are computed at once as
 there are cores. That wastes less than sessions that spread each batch over all cores while photos
 are decoded beside them, and it makes a photo's numbers independent of the number of cores.
+
+Photos are decoded some way ahead, so that no core waits: not while the session is being opened,
+not for a photo that takes long, and not at the end, where only computing is left.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -33,6 +35,9 @@ Content = bytes | Image.Image | npt.NDArray[Any]
 
 # Small enough that a batch stays near the cores' caches, large enough for the kernels.
 BATCH_SIZE = 8
+
+# How far decoding may be ahead: half a second of it, and at most so many pixels in memory.
+BATCHES_AHEAD, BYTES_AHEAD = 32, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -85,33 +90,41 @@ def map_photos(
     [(b'no image', 'not an image of a known format')]
     """
     workers = workers or os.cpu_count() or 1
-    computing = threading.Semaphore(workers)
+    computing = ThreadPoolExecutor(workers, "photos")
+    # One more than there are decoding processes: it hands a process its next photo at once.
+    decoding = ThreadPoolExecutor(workers + 1, "photos")
 
-    def work(chunk: list[Item]) -> Batch[Item]:
-        pixels, reasons = decode_chunk(chunk, read, pool)
-        with computing:
-            start = time.perf_counter()
-            rows = compute(pixels) if len(pixels) else np.empty(0)
-            seconds = {"decode": pool.take_seconds(), "compute": time.perf_counter() - start}
+    def decode(chunk: list[Item]) -> Future[Batch[Item]]:
+        return computing.submit(work, chunk, *decode_chunk(chunk, read, pool))
+
+    def work(chunk: list[Item], pixels: Pixels, reasons: list[str | None]) -> Batch[Item]:
+        start = time.perf_counter()
+        rows = compute(pixels) if len(pixels) else np.empty(0)
+        seconds = {"decode": pool.take_seconds(), "compute": time.perf_counter() - start}
         return Batch(chunk, reasons, rows, seconds)
 
     source = iter(items)
-    waiting: deque[Future[Batch[Item]]] = deque()
-    # Twice as many threads as cores: while half of them wait for pixels, the others compute.
-    threads = ThreadPoolExecutor(2 * workers, "photos")
+    waiting: deque[Future[Future[Batch[Item]]]] = deque()
     with DecodePool(image_size, workers) as pool:
         try:
             while True:
-                while len(waiting) < 2 * workers + 2:
+                while len(waiting) < _count_ahead(image_size, workers):
                     chunk = list(itertools.islice(source, BATCH_SIZE))
                     if not chunk:
                         break
-                    waiting.append(threads.submit(work, chunk))
+                    waiting.append(decoding.submit(decode, chunk))
                 if not waiting:
                     return
-                yield waiting.popleft().result()
+                yield waiting.popleft().result().result()
         finally:
-            threads.shutdown(wait=True, cancel_futures=True)
+            # In this order: what is still being decoded goes on to be computed.
+            decoding.shutdown(wait=True, cancel_futures=True)
+            computing.shutdown(wait=True, cancel_futures=True)
+
+
+def _count_ahead(image_size: int, workers: int) -> int:
+    bytes_per_batch = BATCH_SIZE * image_size * image_size * 3
+    return max(2 * workers + 2, min(BATCHES_AHEAD, BYTES_AHEAD // bytes_per_batch))
 
 
 def decode_chunk(

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,7 +174,7 @@ class _Extraction:
         self._report(left)
         if not samples:
             return
-        session = open_when_needed(self._open)
+        session = open_beside(self._open)
         start, decoding, computing = time.perf_counter(), 0.0, 0.0
         try:
             with contextlib.closing(
@@ -207,18 +208,18 @@ class _Extraction:
             self._progress(self._total - left, self._total)
 
 
-def open_when_needed(open_session: Callable[[], Session]) -> Session:
-    """A session that is opened by its first batch, while the next photos are already decoded."""
-    lock = threading.Lock()
-    opened: list[Session] = []
+def open_beside(open_session: Callable[[], Session]) -> Session:
+    """A session that is opened in a thread of its own, while the first photos are decoded."""
+    opened: Future[Session] = Future()
 
-    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        with lock:
-            if not opened:
-                opened.append(open_session())
-        return opened[0](images)
+    def work() -> None:
+        try:
+            opened.set_result(open_session())
+        except BaseException as error:  # it is raised where the session is used
+            opened.set_exception(error)
 
-    return run
+    threading.Thread(target=work, name="open session").start()
+    return lambda images: opened.result()(images)
 
 
 def padded(session: Session) -> Session:

@@ -19,7 +19,7 @@ from headstart.evaluation.metrics import Evaluation, evaluate
 from headstart.features.extract import Features, Progress, extract_manifest
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
-from headstart.training.probe import UNEVEN, Probe, fit_probe
+from headstart.training.probe import UNEVEN, Probe, fit_probe, import_solver_beside
 
 # The keys of ``seconds`` in reports, in the order of the work.
 STEPS = ("scan", "decode", "prefix", "probe", "fine_tune", "evaluate")
@@ -113,6 +113,7 @@ def train(
     """
     check_classes(manifest)
     everything = _join(manifest, test)
+    import_solver_beside()
     features = extract_manifest(prefix, everything, runtime=runtime, progress=progress)
     for name, seconds in features.seconds.items():
         stopwatch.seconds[name] += seconds

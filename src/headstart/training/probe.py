@@ -22,7 +22,9 @@ The solver itself is SciPy's L-BFGS-B, started where the neighbouring strengths 
 
 from __future__ import annotations
 
+import importlib
 import os
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -117,6 +119,12 @@ def fit_probe(
         best = min(path, key=lambda step: step.log_loss).strength if path else 0.01
         kernel, bias = problem.unrotate(problem.solve(slice(None), best))
     return Probe(kernel, bias, best, path, weights)
+
+
+def import_solver_beside() -> None:
+    """Import SciPy in a thread of its own; its half second then passes beside the extraction."""
+    name = "scipy.optimize"
+    threading.Thread(target=importlib.import_module, args=(name,), name=f"import {name}").start()
 
 
 def balance_classes(labels: Labels, num_classes: int) -> Floats:
