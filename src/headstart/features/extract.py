@@ -218,8 +218,11 @@ def open_beside(open_session: Callable[[], Session]) -> Session:
         except BaseException as error:  # it is raised where the session is used
             opened.set_exception(error)
 
+    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return opened.result()(images)
+
     threading.Thread(target=work, name="open session").start()
-    return lambda images: opened.result()(images)
+    return run
 
 
 def padded(session: Session) -> Session:
