@@ -14,13 +14,16 @@ from typing import IO
 from headstart.errors import CacheError, HeadstartError
 
 
-def digest_bytes(data: bytes | memoryview) -> str:
-    """The sha256 of some bytes, in hexadecimal.
+def digest_bytes(*parts: bytes | memoryview) -> str:
+    """The sha256 of some bytes, one part after the other, in hexadecimal.
 
     >>> digest_bytes(b"")[:12]
     'e3b0c44298fc'
     """
-    return hashlib.sha256(data).hexdigest()
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def digest_file(path: Path) -> str:
@@ -110,10 +113,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file atomically; see `atomic_write`."""
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a whole file atomically, one part after the other; see `atomic_write`."""
     with atomic_write(path) as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
 
 
 def _write_failure(path: Path, error: OSError) -> str:

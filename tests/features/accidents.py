@@ -57,7 +57,7 @@ lines = os.dup(1)
 os.dup2(2, 1)
 cache.SHARD_SECONDS = 0.05
 told(scan, "_list_root", "scan")
-told(extract._Extraction, "forward", "extract")
+told(extract._Pass, "forward", "extract")
 told(cache, "write_bytes", "shard")
 told(bundle, "atomic_write", "save")
 

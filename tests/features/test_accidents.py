@@ -25,7 +25,7 @@ from conftest import encode, write_digits
 from headstart.bundle import load_bundle
 from headstart.data.scan import Sample, scan_folder
 from headstart.errors import CacheError, HeadstartError
-from headstart.features.extract import _Extraction, extract_manifest
+from headstart.features.extract import _Pass, extract_manifest
 from headstart.features.maintenance import clear_cache, verify_cache
 from headstart.models.loaders import load_prefix
 
@@ -319,13 +319,13 @@ def test_broken_copies_are_tried_once(changing: Path, monkeypatch: pytest.Monkey
     for number in range(5):
         (changing / "0" / f"broken{number}.png").write_bytes(b"no photo")
     passes: list[int] = []
-    forward = _Extraction.forward
+    forward = _Pass.forward
 
-    def count(self: _Extraction, samples: list[Sample]) -> None:
+    def count(self: _Pass, samples: list[Sample]) -> None:
         passes.append(len(samples))
         forward(self, samples)
 
-    monkeypatch.setattr(_Extraction, "forward", count)
+    monkeypatch.setattr(_Pass, "forward", count)
     found = extract_manifest(load_prefix("efficientnet-lite0"), scan_folder(changing))
     assert passes == [9]
     assert [problem.reason for problem in found.problems] == ["not an image of a known format"] * 5

@@ -324,7 +324,7 @@ def test_a_kill_between_the_shard_and_the_index(open_cache, tmp_path):
         "import headstart.features.cache as module\n"
         "add(cache, range(5))\n"
         "real = module.write_bytes\n"
-        "module.write_bytes = lambda path, data: (real(path, data), os._exit(3))\n"
+        "module.write_bytes = lambda path, *parts: (real(path, *parts), os._exit(3))\n"
         "add(cache, range(5, 9))\n"
     )
     with start_writer(tmp_path, code) as writer:

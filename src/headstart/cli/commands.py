@@ -270,22 +270,28 @@ def features(
     """Write the backbone's features of photos: an array (.npy) and its rows' paths (.csv)."""
     from headstart.cli import output as out
     from headstart.errors import DatasetError
-    from headstart.features.extract import extract_features
+    from headstart.features.extract import open_features, scan_photos
     from headstart.features.table import check_features_output, save_features
+    from headstart.models.loaders import load_prefix
 
     check_features_output(output, force)
-    with out.progress("features") as report:
-        found = extract_features(backbone, photos, progress=report)
-    if not found.samples:
-        raise DatasetError(f"No photo in {photos} could be used; {len(found.problems)} problems.")
-    table = save_features(found, output, force=force)
+    prefix, manifest = load_prefix(backbone), scan_photos(photos)
+    with (
+        out.progress("features") as report,
+        open_features(prefix, manifest, progress=report) as found,
+    ):
+        if not found.samples:
+            raise DatasetError(
+                f"No photo in {photos} could be used; {len(found.problems)} problems."
+            )
+        table = save_features(found, output, force=force)
     if as_json:
         out.print_json(
             {
                 "features": str(output),
                 "rows": str(table),
-                "shape": list(found.array.shape),
-                "dtype": str(found.array.dtype),
+                "shape": [len(found.samples), *found.shape],
+                "dtype": "float16",
                 "backbone": backbone,
                 "runtime": found.runtime,
                 "forwarded": found.forwarded,
@@ -295,9 +301,9 @@ def features(
         )
         return
     out.print_notes((), found.problems)
-    rows, columns = found.array.shape
+    rows, columns = len(found.samples), found.shape[-1]
     out.stdout().print(
-        f"saved [bold]{output}[/] ({rows} × {columns} {found.array.dtype}) and {table}; "
+        f"saved [bold]{output}[/] ({rows} × {columns} float16) and {table}; "
         f"{found.forwarded} photos were computed, {rows - found.forwarded} came from the cache",
         soft_wrap=True,
     )

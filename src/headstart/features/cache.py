@@ -174,25 +174,28 @@ class ActivationCache:
         if self._hold.is_due:  # before the file is there: it is nobody's until the index names it
             with self._transaction():
                 self._hold.beat()
-        stream = io.BytesIO()
-        np.save(stream, np.concatenate([rows for _, rows in self._pending]), allow_pickle=False)
-        data = stream.getvalue()
         name = f"{self._space:06d}-{time.time_ns():x}-{secrets.token_hex(4)}.npy"
-        write_bytes(self._folder / name, data)
+        rows = np.concatenate([rows for _, rows in self._pending])
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(rows))
+        parts = head.getvalue(), rows.data
+        write_bytes(self._folder / name, *parts)
         try:
-            self._enter(name, data, [key for keys, _ in self._pending for key in keys])
+            size = len(parts[0]) + rows.nbytes
+            keys = [key for keys, _ in self._pending for key in keys]
+            self._enter(name, digest_bytes(*parts), size, keys)
         except CacheError:
             with contextlib.suppress(OSError):
                 (self._folder / name).unlink()
             raise
         self._pending = []
 
-    def _enter(self, name: str, data: bytes, keys: list[tuple[str, int]]) -> None:
+    def _enter(self, name: str, sha256: str, size: int, keys: list[tuple[str, int]]) -> None:
         """The rows of a written shard into the index; other runs' rows of the keys are held too."""
         with self._transaction():
             shard = self._index.execute(
                 "INSERT INTO shards (space, file, sha256, rows, bytes, used) VALUES (?,?,?,?,?,?)",
-                (self._space, name, digest_bytes(data), len(keys), len(data), time.time()),
+                (self._space, name, sha256, len(keys), size, time.time()),
             ).lastrowid
             self._index.executemany(
                 "INSERT OR IGNORE INTO activations VALUES (?, ?, ?, ?, ?)",

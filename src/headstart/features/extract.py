@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,24 +33,50 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Features:
-    """Pooled features of photos, one row each.
+class Extraction:
+    """Photos whose features are in the cache, and how they came there.
 
     Attributes:
-        array: ``(sample, feature)`` float16.
-        samples: The samples of the rows.
-        problems: Files that are not among them, with reasons.
+        samples: The samples that have features.
+        problems: Files that have none, with reasons.
         forwarded: Photos that went through the network now; the others came from the cache.
         seconds: ``decode`` and ``prefix``; their sum is the time that passed.
         runtime: Name and version of what computed them.
+        shape: Shape of one activation.
     """
 
-    array: npt.NDArray[np.float16]
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...]
     forwarded: int
     seconds: dict[str, float]
     runtime: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Features(Extraction):
+    """Pooled features of photos, one row each, in memory.
+
+    Attributes:
+        array: ``(sample, feature)`` float16.
+    """
+
+    array: npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class CachedFeatures(Extraction):
+    """Features that are read piece by piece, while `open_features` is open."""
+
+    cache: ActivationCache
+
+    def read(self, samples: Sequence[Sample]) -> npt.NDArray[np.float16]:
+        """``(sample, feature)`` of some of the samples.
+
+        Raises:
+            CacheError: A shard turned out damaged; run again.
+        """
+        return self.cache.read([sample.digest for sample in samples])
 
 
 def extract_features(
@@ -71,17 +97,19 @@ def extract_features(
     Raises:
         BackboneError, MissingPackageError, DatasetError, CacheError: With what to do.
     """
-    prefix = load_prefix(backbone)
-    if isinstance(photos, Manifest):
-        manifest = photos
-    elif isinstance(photos, (str, Path)) and Path(photos).is_dir():
-        manifest = scan_folder(Path(photos))
-        if not manifest.samples:
-            manifest = scan_paths([Path(photos)])
-    else:
-        paths = [photos] if isinstance(photos, (str, Path)) else photos
-        manifest = scan_paths(Path(path) for path in paths)
+    prefix, manifest = load_prefix(backbone), scan_photos(photos)
     return extract_manifest(prefix, manifest, runtime=runtime, progress=progress)
+
+
+def scan_photos(photos: str | Path | Sequence[str | Path] | Manifest) -> Manifest:
+    """The manifest of a folder (with one folder per class, or without), or of files."""
+    if isinstance(photos, Manifest):
+        return photos
+    if isinstance(photos, (str, Path)) and Path(photos).is_dir():
+        manifest = scan_folder(Path(photos))
+        return manifest if manifest.samples else scan_paths([Path(photos)])
+    paths = [photos] if isinstance(photos, (str, Path)) else photos
+    return scan_paths(Path(path) for path in paths)
 
 
 def extract_manifest(
@@ -92,6 +120,23 @@ def extract_manifest(
     progress: Progress | None = None,
 ) -> Features:
     """`extract_features` for a manifest and a prefix that are at hand."""
+    with open_features(prefix, manifest, runtime=runtime, progress=progress) as found:
+        record = {field.name: getattr(found, field.name) for field in fields(Extraction)}
+        return Features(**record, array=found.read(found.samples))
+
+
+@contextlib.contextmanager
+def open_features(
+    prefix: Prefix,
+    manifest: Manifest,
+    *,
+    runtime: str = "onnxruntime",
+    progress: Progress | None = None,
+) -> Iterator[CachedFeatures]:
+    """Compute what is not in the cache; within the block all of it can be read from there.
+
+    Memory does not grow with the number of photos, but for their names and digests.
+    """
     limit, identity = get_limit(), get_runtime(runtime).identity
     space = Space(
         backbone=prefix.backbone,
@@ -107,22 +152,20 @@ def extract_manifest(
         digests = [sample.digest for sample in manifest.samples]
         cache.drop_damaged(digests)
         missing = set(cache.missing(digests))
-        run = _Extraction(prefix, cache, runtime, progress, len(digests))
+        run = _Pass(prefix, cache, runtime, progress, len(digests))
         run.forward_copies([s for s in manifest.samples if s.digest in missing])
         failed = [
             Problem(sample.path, run.failures[sample.digest])
             for sample in manifest.samples
             if sample.digest in run.failures
         ]
-        manifest = manifest.without(failed)
-        array = cache.read([sample.digest for sample in manifest.samples])
+        kept = manifest.without(failed)
+        record = (kept.samples, kept.problems, run.forwarded, run.seconds, identity, prefix.shape)
+        yield CachedFeatures(*record, cache)
     finally:
         cache.close()
         with contextlib.suppress(CacheError):  # the result is there; the next run prunes
             prune_cache(max_bytes=limit)
-    return Features(
-        array, manifest.samples, manifest.problems, run.forwarded, run.seconds, identity
-    )
 
 
 def read_content(sample: Sample) -> Path | Content:
@@ -141,7 +184,7 @@ def _is_unchanged(sample: Sample) -> bool:
     return read_sample(sample.path, sample.label, sample.side) == sample
 
 
-class _Extraction:
+class _Pass:
     """One pass of the prefix over photos that are not in the cache."""
 
     def __init__(

@@ -10,8 +10,11 @@ import numpy as np
 
 from headstart.bundle import check_output
 from headstart.errors import OutputExistsError
-from headstart.features.extract import Features
+from headstart.features.extract import CachedFeatures
 from headstart.files import atomic_write, write_bytes
+
+# Rows that are in memory at once.
+_ROWS = 1024
 
 
 def check_features_output(path: Path, force: bool) -> None:
@@ -30,7 +33,7 @@ def check_features_output(path: Path, force: bool) -> None:
     check_output(table, force)
 
 
-def save_features(features: Features, path: Path, *, force: bool = False) -> Path:
+def save_features(features: CachedFeatures, path: Path, *, force: bool = False) -> Path:
     """Write ``path`` (``(sample, feature)`` float16) and, beside it, a CSV ``row,path,label``.
 
     Returns:
@@ -41,8 +44,13 @@ def save_features(features: Features, path: Path, *, force: bool = False) -> Pat
         HeadstartError: They cannot be written.
     """
     check_features_output(path, force)
+    samples = features.samples
+    header = {"shape": (len(samples), *features.shape), "fortran_order": False, "descr": "<f2"}
     with atomic_write(path) as file:
-        np.save(file, features.array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(samples), _ROWS):
+            rows = features.read(samples[start : start + _ROWS])
+            file.write(np.ascontiguousarray(rows, "<f2").data)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "path", "label"])
