@@ -40,6 +40,8 @@ FORBIDDEN = {
 KERAS_HOMES = ("models.", "runtimes.", "features.extract", "training.", "bundle", "export.")
 HOMES = {
     "PIL": ("data.",),
+    "pillow_heif": ("data.heic",),
+    "simplejpeg": ("data.damage",),
     "tensorflow": KERAS_HOMES,
     "keras": KERAS_HOMES,
     "onnx": ("runtimes.onnx_runtime", "models.efficientnet_lite.onnx_network"),
@@ -57,7 +59,10 @@ HOMES = {
 }
 
 # Slow to import, or not always installed: only inside functions.
-LAZY = {"tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "scipy", "sklearn"}
+LAZY = {
+    *("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "scipy", "sklearn"),
+    *("pillow_heif", "simplejpeg"),
+}
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "manager", "misc"}
 

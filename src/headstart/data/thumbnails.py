@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from headstart.data.decode import FORMATS, array_to_image
+from headstart.data.decode import array_to_image, open_image
 from headstart.data.stream import Content
 from headstart.errors import UnreadablePhotoError
 
@@ -26,7 +26,7 @@ def make_thumbnail(content: Path | Content, side: int = 96) -> bytes:
         if isinstance(content, Path):
             content = content.read_bytes()
         if isinstance(content, bytes):
-            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = open_image(content)
         else:
             image = content if isinstance(content, Image.Image) else array_to_image(content)
         image.draft("RGB", (2 * side, 2 * side))
