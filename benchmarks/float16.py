@@ -20,7 +20,7 @@ import photos
 from measure import make_parser, save_rows
 
 from headstart.data.split import list_folds
-from headstart.evaluation.metrics import wilson
+from headstart.evaluation.intervals import estimate_share
 from headstart.training.probe import STRENGTHS, Probe, fit_probe
 
 
@@ -64,7 +64,7 @@ def fit(features: Any, sides: photos.Sides, strengths: tuple[float, ...]) -> Pro
 def describe(probabilities: Any, truth: Any, reference: Any) -> dict[str, Any]:
     """Accuracy with its interval, and the differences from the float32 probe."""
     answers = probabilities.argmax(1)
-    accuracy = wilson(int((answers == truth).sum()), len(truth))
+    accuracy = estimate_share(answers == truth)
     difference = np.abs(probabilities - reference)
     return {
         "accuracy": accuracy.value,

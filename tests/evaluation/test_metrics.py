@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +12,8 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from headstart.evaluation.html import show_evaluation
-from headstart.evaluation.metrics import (
-    Estimate,
-    Evaluation,
-    bootstrap,
-    calibration_error,
-    evaluate,
-    wilson,
-)
+from headstart.evaluation.intervals import Estimate
+from headstart.evaluation.metrics import Evaluation, calibration_error, evaluate
 
 
 def make_predictions(
@@ -110,51 +105,6 @@ def test_what_does_not_fit_is_refused(
 # ---- intervals
 
 
-# From the Wilson score formula as published, e.g. in Newcombe 1998, table I (81/263, 15/148,
-# 0/20, 1/29; 95 %, without continuity correction).
-@pytest.mark.parametrize(
-    ("right", "count", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_is_the_published_interval(right: int, count: int, low: float, high: float) -> None:
-    found = wilson(right, count)
-    assert found.value == right / count
-    assert found.low == pytest.approx(low, abs=5e-5)
-    assert found.high == pytest.approx(high, abs=5e-5)
-
-
-@given(st.integers(1, 5000), st.data())
-def test_wilson_is_ordered_and_mirrored(count: int, data: st.DataObject) -> None:
-    right = data.draw(st.integers(0, count))
-    found, mirrored = wilson(right, count), wilson(count - right, count)
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    assert found.low == pytest.approx(1 - mirrored.high, abs=1e-12)
-
-
-@pytest.mark.parametrize("share", [0.6, 0.9, 0.98])
-def test_wilson_covers_the_truth(share: float) -> None:
-    rng = np.random.default_rng(0)
-    intervals = [wilson(int(right), 100) for right in rng.binomial(100, share, 2000)]
-    covered = np.mean([interval.low <= share <= interval.high for interval in intervals])
-    assert 0.92 <= covered <= 0.98
-
-
-def test_the_bootstrap_covers_the_truth() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for seed in range(120):
-        values = rng.normal(0.5, 1, 60)
-        found = bootstrap(lambda rows, v=values: float(v[rows].mean()), 60, seed)
-        covered += found.low <= 0.5 <= found.high
-        assert found.value == values.mean()
-    assert 0.85 <= covered / 120 <= 1
-
-
 def test_the_seed_fixes_the_intervals() -> None:
     probabilities, labels = make_predictions(80, 3)
     first = evaluate(probabilities, labels, names(3), seed=5)
@@ -162,6 +112,29 @@ def test_the_seed_fixes_the_intervals() -> None:
     other = evaluate(probabilities, labels, names(3), seed=6)
     assert first.balanced_accuracy.value == other.balanced_accuracy.value
     assert first.balanced_accuracy != other.balanced_accuracy
+
+
+def test_groups_widen_the_intervals_and_nothing_else() -> None:
+    probabilities, labels = make_predictions(60, 3)
+    doubled, twice = np.repeat(probabilities, 4, 0), np.repeat(labels, 4)
+    groups = np.repeat(np.arange(60), 4)
+    plain = evaluate(doubled, twice, names(3))
+    grouped = evaluate(doubled, twice, names(3), groups=groups)
+    assert (
+        replace(
+            grouped,
+            accuracy=plain.accuracy,
+            balanced_accuracy=plain.balanced_accuracy,
+            log_loss=plain.log_loss,
+        )
+        == plain
+    )
+    for name in ("accuracy", "balanced_accuracy", "log_loss"):
+        one, other = getattr(plain, name), getattr(grouped, name)
+        assert one.value == pytest.approx(other.value)
+        assert 1.6 < (other.high - other.low) / (one.high - one.low) < 2.6
+    with pytest.raises(ValueError, match="3 groups for 240 photos"):
+        evaluate(doubled, twice, names(3), groups=[1, 2, 3])
 
 
 # ---- calibration

@@ -19,7 +19,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from headstart.cli.inputs import Input
     from headstart.data.scan import Problem
-    from headstart.evaluation.metrics import Estimate, Evaluation
+    from headstart.evaluation.intervals import Estimate
+    from headstart.evaluation.metrics import Evaluation
     from headstart.features.extract import Progress as Report
     from headstart.predictor import Prediction
 

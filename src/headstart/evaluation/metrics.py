@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from headstart.evaluation.intervals import Estimate, bootstrap, estimate_share
+
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
-
-# Two-sided 95 %.
-_Z = 1.959963984540054
-_RESAMPLES = 1000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -112,7 +97,11 @@ def _read_class(data: dict[str, Any]) -> ClassFigures:
 
 
 def evaluate(
-    probabilities: Floats, labels: Labels, class_names: Sequence[str], seed: int = 0
+    probabilities: Floats,
+    labels: Labels,
+    class_names: Sequence[str],
+    seed: int = 0,
+    groups: Sequence[Any] | npt.NDArray[Any] | None = None,
 ) -> Evaluation:
     """Measure predictions against the truth.
 
@@ -121,6 +110,8 @@ def evaluate(
         labels: ``(sample,)`` true class numbers.
         class_names: One name per class.
         seed: Of the bootstrap.
+        groups: ``(sample,)`` what tells groups apart, whose photos are right or wrong together;
+            without it each photo is its own. Only the intervals depend on it.
 
     Raises:
         ValueError: No samples, or shapes that do not fit.
@@ -146,39 +137,15 @@ def evaluate(
 
     return Evaluation(
         photos=count,
-        accuracy=wilson(int(right.sum()), count),
-        balanced_accuracy=bootstrap(recall_mean, count, seed),
-        log_loss=bootstrap(lambda rows: float(losses[rows].mean()), count, seed),
+        accuracy=estimate_share(right, groups),
+        balanced_accuracy=bootstrap(recall_mean, count, seed, groups),
+        log_loss=bootstrap(lambda rows: float(losses[rows].mean()), count, seed, groups),
         ece=calibration_error(probabilities, labels),
         majority=float(np.bincount(labels).max() / count),
         per_class=tuple(_class_figures(confusion, class_names)),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         class_names=tuple(class_names),
     )
-
-
-def wilson(right: int, count: int) -> Estimate:
-    """A share with Wilson's score interval (1927, https://doi.org/10.2307/2276774).
-
-    >>> str(wilson(90, 100))
-    '0.900 [0.826, 0.945]'
-    """
-    share = right / count
-    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    spread = math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    half = _Z * spread / (1 + _Z**2 / count)
-    # At 0 and at 1 a bound is the share itself, apart from rounding.
-    return Estimate(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share))
-
-
-def bootstrap(
-    statistic: Callable[[npt.NDArray[np.intp]], float], count: int, seed: int
-) -> Estimate:
-    """A statistic of rows with its percentile interval over resampled rows (Efron 1979)."""
-    rng = np.random.default_rng(seed)
-    draws = [statistic(rng.integers(0, count, count)) for _ in range(_RESAMPLES)]
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return Estimate(statistic(np.arange(count)), float(low), float(high))
 
 
 def calibration_error(probabilities: Floats, labels: Labels, bins: int = 15) -> float:

@@ -1,0 +1,342 @@
+"""How far a measured number can be trusted: intervals and paired comparison. NumPy only.
+
+The unit that is drawn is the group, not the photo: near duplicates, photos of one burst or of one
+object are right or wrong together, and an interval that counts them one by one is too narrow.
+Without groups each photo is its own. docs/intervals.md says which interval is used for what, and
+how often each covers the truth (`benchmarks/coverage.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.intp]
+Statistic = Callable[[Rows], float]
+Fold = tuple[Rows, Rows]
+
+LEVEL = 0.95
+RESAMPLES = 1000
+
+# How much of a group the worst case counts as where few groups tell how misses cluster: among the
+# values tried (0, 1/4, 1/2, 1) the one whose coverage is nearest to 95 %.
+_WORST_WEIGHT = 0.25
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, of 95 % unless another level was asked for."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two classifiers on the same photos.
+
+    Attributes:
+        difference: Accuracy of the first minus that of the second, with its interval.
+        probability: Bootstrap probability that the difference is above zero.
+    """
+
+    difference: Estimate
+    probability: float
+
+
+def wilson(successes: float, count: float, level: float = LEVEL) -> Estimate:
+    """A share with Wilson's score interval (1927, https://doi.org/10.2307/2276774).
+
+    Args:
+        successes: How many, of ``count``; an effective sample size need not be whole.
+        count: At least above 0.
+        level: Of confidence.
+
+    >>> str(wilson(90, 100))
+    '0.900 [0.826, 0.945]'
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / count
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    spread = math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    half = z * spread / (1 + z**2 / count)
+    # At 0 and at 1 a bound is the share itself, apart from rounding.
+    return Estimate(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share))
+
+
+def estimate_share(
+    hits: npt.ArrayLike,
+    groups: Sequence[Any] | npt.NDArray[Any] | None = None,
+    *,
+    level: float = LEVEL,
+) -> Estimate:
+    """The share of true values; Wilson's interval at the sample size that the groups leave.
+
+    Photos of a group that are right together count as fewer than they are. The effective sample
+    size is that of a simple sample with the variance between groups, corrected for their number
+    (Korn and Graubard 1998, Survey Methodology 24:193; with Wilson's interval: Franco et al. 2019,
+    https://doi.org/10.1093/jssam/smy019). It is at most the number of photos, and where all
+    photos are right, or all wrong, the number of groups.
+
+    Args:
+        hits: ``(photo,)`` booleans, or shares of hits between 0 and 1.
+        groups: ``(photo,)`` what tells groups apart.
+        level: Of confidence.
+
+    >>> hits = [True] * 90 + [False] * 10
+    >>> str(estimate_share(hits))
+    '0.900 [0.826, 0.945]'
+    >>> str(estimate_share(hits, groups=[number // 10 for number in range(100)]))
+    '0.900 [0.527, 0.986]'
+    """
+    values = np.asarray(hits, np.float64)
+    count, share = len(values), float(values.mean())
+    if groups is None:
+        return wilson(share * count, count, level)
+    members = _Groups(groups, count)
+    total = len(members)
+    if total == 1:
+        return Estimate(share, 0.0, 1.0)
+    # Where every group is right or wrong as a whole, a photo of a group of ten is a tenth.
+    worst = float((members.sizes**2).sum()) / count
+    effect = worst
+    if 0 < share < 1:
+        variance = total / (total - 1) * float((members.sum(values - share) ** 2).sum()) / count**2
+        # Few groups with misses (or hits) say little of how these cluster: the worst case counts
+        # as a part of one more of them.
+        mixed = float(min((members.sum(1 - values) > 0).sum(), (members.sum(values) > 0).sum()))
+        effect = (mixed * variance * count / (share * (1 - share)) + _WORST_WEIGHT * worst) / (
+            mixed + _WORST_WEIGHT
+        )
+    normal = NormalDist().inv_cdf((1 + level) / 2)
+    few = (normal / student_quantile((1 + level) / 2, total - 1)) ** 2
+    effective = min(few * count / effect, count)
+    return wilson(share * effective, effective, level)
+
+
+def bootstrap(
+    statistic: Statistic,
+    count: int,
+    seed: int,
+    groups: Sequence[Any] | npt.NDArray[Any] | None = None,
+    *,
+    level: float = LEVEL,
+) -> Estimate:
+    """Any statistic of rows, with its percentile interval over resampled groups.
+
+    Groups are drawn with replacement and bring all their rows (Davison and Hinkley 1997,
+    Bootstrap Methods and Their Application, 3.8). The percentiles are widened for few groups
+    as a t interval is wider than a normal one (Hesterberg 2015, section 4.2,
+    https://doi.org/10.1080/00031305.2015.1089789).
+
+    Args:
+        statistic: From row numbers, some of them repeatedly, to a number.
+        count: Number of rows.
+        seed: Of the draws.
+        groups: ``(row,)`` what tells groups apart.
+        level: Of confidence.
+
+    >>> values = np.arange(100.0)
+    >>> str(bootstrap(lambda rows: float(values[rows].mean()), 100, seed=0))
+    '49.500 [43.723, 55.047]'
+    """
+    value = statistic(np.arange(count))
+    members = _Groups(groups, count)
+    if len(members) == 1:
+        return Estimate(value, value, value)
+    rng = np.random.default_rng(seed)
+    draws = [statistic(members.draw(rng)) for _ in range(RESAMPLES)]
+    return _percentile_interval(value, draws, len(members), level)
+
+
+def compare_hits(
+    hits: npt.ArrayLike,
+    others: npt.ArrayLike,
+    groups: Sequence[Any] | npt.NDArray[Any] | None = None,
+    *,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Comparison:
+    """Two classifiers by their hits on the same photos, paired, over resampled groups.
+
+    Two photos are added on which one is right and the other wrong, one each way, as Bonett and
+    Price do (2012, https://doi.org/10.3102/1076998611411915): without them few disagreements give
+    too narrow an interval, and none gives one of no width. With groups they have groups of
+    average size.
+
+    Args:
+        hits: ``(photo,)`` whether the first classifier is right.
+        others: ``(photo,)`` whether the second is.
+        groups: ``(photo,)`` what tells groups apart.
+        seed: Of the draws.
+        level: Of confidence.
+
+    Raises:
+        ValueError: They are not of the same photos.
+
+    >>> right = np.arange(200) % 10 != 0
+    >>> other = np.arange(200) % 8 != 0
+    >>> found = compare_hits(right, other)
+    >>> str(found.difference), round(found.probability, 2)
+    ('0.025 [-0.035, 0.084]', 0.79)
+    """
+    gains = np.asarray(hits, np.float64) - np.asarray(others, np.float64)
+    if gains.ndim != 1 or not len(gains):
+        raise ValueError(f"hits of shape {gains.shape}; needed is one per photo, of both alike")
+    members = _Groups(groups, len(gains))
+    size = len(gains) / len(members)
+    sums = np.append(members.sum(gains), (size**0.5, -(size**0.5)))
+    sizes = np.append(members.sizes, (size, size))
+    rng = np.random.default_rng(seed)
+    draws = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        drawn = rng.integers(0, len(sums), len(sums))
+        draws[number] = sums[drawn].sum() / sizes[drawn].sum()
+    probability = float((draws > 0).mean() + (draws == 0).mean() / 2)
+    value = float(gains.mean())
+    return Comparison(_percentile_interval(value, draws, len(sums), level), probability)
+
+
+def cross_validate(
+    predict: Callable[[Rows, Rows], npt.NDArray[np.floating]],
+    repeats: Iterable[Iterable[Fold]],
+) -> npt.NDArray[np.floating]:
+    """Out-of-fold predictions of each repeat: ``(repeat, row, ...)``.
+
+    Args:
+        predict: Trains on the rows of its first argument and gives the predictions for those of
+            its second, ``(held-out row, ...)``; with cached features that is a probe's second.
+        repeats: For each repeat the folds ``(train rows, held-out rows)``, in which every row is
+            held out once; `headstart.data.split.list_folds` makes them, with another seed each.
+
+    Raises:
+        ValueError: A row is held out twice or never.
+
+    >>> labels = np.array([0, 0, 1, 1])
+    >>> folds = [(np.array([0, 2]), np.array([1, 3])), (np.array([1, 3]), np.array([0, 2]))]
+    >>> cross_validate(lambda train, held_out: labels[train].astype(float), [folds]).tolist()
+    [[0.0, 0.0, 1.0, 1.0]]
+    """
+    return np.stack([_predict_held_out(predict, list(folds)) for folds in repeats])
+
+
+def _predict_held_out(
+    predict: Callable[[Rows, Rows], npt.NDArray[np.floating]], folds: list[Fold]
+) -> npt.NDArray[np.floating]:
+    order = np.concatenate([held_out for _, held_out in folds])
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise ValueError("the folds do not hold out every row once")
+    rows = np.concatenate([predict(train, held_out) for train, held_out in folds])
+    found = np.empty_like(rows)
+    found[order] = rows
+    return found
+
+
+def estimate_repeated(
+    hits: npt.ArrayLike,
+    groups: Sequence[Any] | npt.NDArray[Any] | None = None,
+    *,
+    level: float = LEVEL,
+) -> Estimate:
+    """Accuracy by repeated cross-validation, from the out-of-fold hits of each repeat.
+
+    A photo counts by its share of hits over the repeats: more repeats take away the chance of the
+    folds, and nothing of the chance of the photos. The corrected resampled t interval (Nadeau and
+    Bengio 2003, https://doi.org/10.1023/A:1024068626366), whose units are the folds, is wider, and
+    covers worse where few photos are wrong; benchmarks/coverage.py has both.
+
+    Args:
+        hits: ``(repeat, photo)`` booleans.
+        groups: ``(photo,)`` what tells groups apart.
+        level: Of confidence.
+
+    >>> str(estimate_repeated([[True, True, False, True], [True, False, False, True]]))
+    '0.625 [0.219, 0.908]'
+    """
+    return estimate_share(np.asarray(hits, np.float64).mean(0), groups, level=level)
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t for whole degrees of freedom, by bisection of its distribution.
+
+    >>> round(student_quantile(0.975, 9), 4)
+    2.2622
+    """
+    if freedom > 2000:  # the distributions differ by less than 1e-3 of a quantile
+        return NormalDist().inv_cdf(probability)
+    if probability < 0.5:
+        return -student_quantile(1 - probability, freedom)
+    low, high = 0.0, 1.0
+    while _student_central(high, freedom) < 2 * probability - 1:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = _student_central(middle, freedom) < 2 * probability - 1
+        low, high = (middle, high) if below else (low, middle)
+    return (low + high) / 2
+
+
+def _student_central(t: float, freedom: int) -> float:
+    """Probability between -t and t (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine = math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    for number in range(1 + odd, freedom - 1, 2):
+        total += term
+        term *= cosine**2 * number / (number + 1)
+    if odd:
+        total = total + term if freedom > 1 else 0.0
+        return 2 / math.pi * (angle + math.sin(angle) * total)
+    return math.sin(angle) * (total + term)
+
+
+def _percentile_interval(
+    value: float, draws: Sequence[float] | npt.NDArray[np.float64], groups: int, level: float
+) -> Estimate:
+    wide = student_quantile((1 + level) / 2, groups - 1) * math.sqrt(groups / (groups - 1))
+    share = NormalDist().cdf(wide) * 100
+    low, high = np.percentile(draws, (100 - share, share))
+    return Estimate(value, float(low), float(high))
+
+
+class _Groups:
+    """Rows by group; a row is its own group when none are given."""
+
+    def __init__(self, groups: Sequence[Any] | npt.NDArray[Any] | None, count: int) -> None:
+        if groups is None:
+            numbers = np.arange(count)
+        else:
+            _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+        if len(numbers) != count or not count:
+            raise ValueError(f"{len(numbers)} groups for {count} photos; needed is one each")
+        self._numbers = numbers
+        self._rows = np.argsort(numbers, kind="stable")
+        self.sizes = np.bincount(numbers)
+        self._starts = np.cumsum(self.sizes) - self.sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """``(group,)`` sums of ``(row,)`` values."""
+        sums: npt.NDArray[np.float64] = np.bincount(self._numbers, values).astype(np.float64)
+        return sums
+
+    def draw(self, rng: np.random.Generator) -> Rows:
+        """The rows of as many groups as there are, drawn with replacement."""
+        drawn = rng.integers(0, len(self), len(self))
+        sizes = self.sizes[drawn]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows: Rows = self._rows[np.repeat(self._starts[drawn], sizes) + within]
+        return rows
