@@ -13,6 +13,7 @@ from PIL import Image
 
 from headstart import ImageClassifier, attach_head, extract_features, load, load_backbone
 from headstart.bundle import WEIGHTS, load_bundle, parse_arrays
+from headstart.data.damage import find_damage
 from headstart.data.decode import decode_photo
 from headstart.data.scan import scan_folder
 from headstart.errors import (
@@ -422,3 +423,20 @@ def test_ants_and_bees_are_told_apart(photos_folder: Path, tmp_path: Path) -> No
     assert classifier.evaluation is not None
     assert classifier.evaluation.photos == 153
     assert classifier.evaluation.accuracy.value >= 0.88
+
+
+def test_a_photo_that_may_be_corrupt_is_used_and_listed(photos: Path, empty_cache: Path) -> None:
+    random = np.random.default_rng(0)
+    stream = io.BytesIO()
+    Image.fromarray(random.integers(0, 256, (64, 64, 3), np.uint8)).save(stream, "JPEG")
+    jpeg = bytearray(stream.getvalue())
+    jpeg[len(jpeg) // 2] ^= 0xFF
+    assert find_damage(bytes(jpeg)), "choose another byte"
+    damaged = photos / "0" / "damaged.jpg"
+    damaged.write_bytes(jpeg)
+    for _ in range(2):  # the second run reads the flag from the cache
+        classifier = ImageClassifier().fit(photos)
+        [flag] = classifier.flags
+        assert flag.path == damaged
+        assert flag.reason.startswith("may be corrupt: ")
+        assert not classifier.problems

@@ -52,7 +52,7 @@ HOMES = {
     "typer": ("cli.",),
     "rich": ("cli.",),
     "pickle": ("models.efficientnet_lite.weights",),
-    "sqlite3": ("features.cache",),
+    "sqlite3": ("features.connection",),
     "torch": (),
     "marshal": (),
     "shelve": (),

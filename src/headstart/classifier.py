@@ -53,6 +53,7 @@ class ImageClassifier:
         evaluation: Measured on the test photos; None before `fit`, or without test photos.
         mistakes: Test photos that were answered wrongly, the most confident first.
         problems: Files that were not used, with reasons.
+        flags: Photos that were used although they may be corrupt, with reasons.
         warnings: Sentences about the photos.
         seconds: Time per step.
 
@@ -81,6 +82,7 @@ class ImageClassifier:
         self.evaluation: Evaluation | None = None
         self.mistakes: tuple[Mistake, ...] = ()
         self.problems: tuple[Problem, ...] = ()
+        self.flags: tuple[Problem, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.seconds: dict[str, float] = {}
         self._bundle: Bundle | None = None
@@ -136,6 +138,7 @@ class ImageClassifier:
         )
         self.evaluation, self.mistakes = training.evaluation, training.mistakes
         self.problems, self.warnings = training.problems, training.warnings
+        self.flags = training.flags
         self._bundle = make_bundle(prefix, training, recipe, self.seed)
         self.classes_ = np.array(training.class_names)
         self._predictor = self._model = None

@@ -165,8 +165,8 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     done = run("train", digits_folder, "-o", bundle, "--json")
     found = done.json
     assert set(found) == {
-        *("bundle", "backbone", "recipe", "runtime", "samples", "problems", "evaluation"),
-        *("validation", "seconds", "warnings"),
+        *("bundle", "backbone", "recipe", "runtime", "samples", "problems", "flags"),
+        *("evaluation", "validation", "seconds", "warnings"),
     }
     assert found["bundle"] == str(bundle)
     assert found["backbone"] == "efficientnet-lite0"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data.damage import find_damage
 from headstart.data.stream import BATCH_SIZE, BATCHES_AHEAD, Batch, map_photos
 from headstart.errors import UnreadablePhotoError
 
@@ -235,3 +236,25 @@ def test_paths_are_not_opened_before_their_turn(tmp_path):
     next(batches)
     batches.close()
     assert len(read_paths) <= (BATCHES_AHEAD + 3) * BATCH_SIZE < 1000
+
+
+def test_a_photo_that_may_be_corrupt_is_computed_and_flagged():
+    good, damaged = encode(make_noise(), "JPEG"), flip_a_bit(encode(make_noise(), "JPEG"))
+    [batch] = run([good, damaged, b"text"], read=lambda item: item)
+    assert batch.items == [good, damaged]
+    [(item, reason)] = batch.flags
+    assert item is damaged
+    assert reason.startswith("may be corrupt: ")
+
+
+def make_noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def flip_a_bit(jpeg: bytes) -> bytes:
+    """The photo with the first flipped bit of its data that libjpeg notices and Pillow reads."""
+    for place in range(len(jpeg) // 2, len(jpeg)):
+        damaged = jpeg[:place] + bytes([jpeg[place] ^ 16]) + jpeg[place + 1 :]
+        if find_damage(damaged):
+            return damaged
+    raise AssertionError

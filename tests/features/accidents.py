@@ -25,7 +25,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from headstart.features.cache import ActivationCache, Space, open_index, shards_folder
+from headstart.features.cache import ActivationCache, Space
+from headstart.features.connection import open_index, shards_folder
 
 # A run takes a second; one that takes so long hangs.
 _RUN_SECONDS = 120.0

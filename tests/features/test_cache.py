@@ -21,7 +21,9 @@ import pytest
 
 from headstart.errors import CacheError, HeadstartError
 from headstart.features import cache as cache_module
-from headstart.features.cache import ActivationCache, Space, open_index
+from headstart.features import connection
+from headstart.features.cache import ActivationCache, Space
+from headstart.features.connection import open_index
 from headstart.features.maintenance import describe_cache
 
 SPACE = Space("net", "00", "pooled", (3,), 224, 1, "onnxruntime 1.0")
@@ -415,7 +417,7 @@ class RefusingIndex(sqlite3.Connection):
 @pytest.mark.parametrize("refusals", [0, 3, 1000])
 def test_an_index_that_is_refused_at_once_is_tried_again(tmp_path, monkeypatch, refusals):
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=RefusingIndex))
-    monkeypatch.setattr(cache_module, "_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "_WAIT_SECONDS", 0.3)
     monkeypatch.setattr(RefusingIndex, "refusals", refusals)
     monkeypatch.setattr(RefusingIndex, "open_indexes", 0)
     if refusals < 10:
@@ -427,7 +429,7 @@ def test_an_index_that_is_refused_at_once_is_tried_again(tmp_path, monkeypatch, 
 
 
 def test_an_index_that_stays_locked_is_a_cache_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "_WAIT_SECONDS", 0.1)
     (tmp_path / "shared").mkdir()
     other = sqlite3.connect(tmp_path / "shared" / "index.sqlite")
     other.execute("BEGIN EXCLUSIVE")

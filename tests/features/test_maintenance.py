@@ -20,7 +20,8 @@ from test_cache import DAMAGE, SPACE, add, check_rows, damage_index, list_files,
 from headstart.errors import CacheError
 from headstart.features import index as index_module
 from headstart.features import maintenance
-from headstart.features.cache import ActivationCache, open_index
+from headstart.features.cache import ActivationCache
+from headstart.features.connection import open_index
 from headstart.features.index import BEAT_SECONDS, LAPSE_SECONDS, is_alive, name_machine
 from headstart.features.maintenance import (
     clear_cache,

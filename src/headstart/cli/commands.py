@@ -135,7 +135,7 @@ def train(
     if as_json:
         out.print_json(describe_training(classifier, path))
         return
-    out.print_notes(classifier.warnings, classifier.problems)
+    out.print_notes(classifier.warnings, classifier.problems, classifier.flags)
     if classifier.evaluation is not None:
         out.print_evaluation(classifier.evaluation)
     out.print_seconds(classifier.seconds)
@@ -151,6 +151,8 @@ def _name_bundle(photos: Path) -> Path:
 
 def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
     """The object of ``train --json``; its schema is in docs/json.md."""
+    from headstart.cli.output import list_problems
+
     manifest = classifier.bundle.manifest
     return {
         "bundle": str(path),
@@ -158,7 +160,8 @@ def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
         "recipe": manifest["recipe"],
         "runtime": manifest["runtime"],
         "samples": manifest["samples"],
-        "problems": [{"path": p.path, "reason": p.reason} for p in classifier.problems],
+        "problems": list_problems(classifier.problems),
+        "flags": list_problems(classifier.flags),
         "evaluation": manifest["evaluation"],
         "validation": manifest["validation"],
         "seconds": classifier.seconds,
@@ -218,7 +221,7 @@ def evaluate(bundle: BundleArgument, photos: PhotosArgument, as_json: JsonOption
                 "recipe": record["recipe"],
                 "runtime": record["runtime"],
                 "samples": {"train": 0, "validation": 0, "test": evaluation.photos},
-                "problems": [{"path": p.path, "reason": p.reason} for p in problems],
+                "problems": out.list_problems(problems),
                 "evaluation": evaluation.to_json(),
                 "seconds": {"total": round(time.perf_counter() - start, 3)},
                 "warnings": list(manifest.warnings),
@@ -295,12 +298,13 @@ def features(
                 "backbone": backbone,
                 "runtime": found.runtime,
                 "forwarded": found.forwarded,
-                "problems": [{"path": p.path, "reason": p.reason} for p in found.problems],
+                "problems": out.list_problems(found.problems),
+                "flags": out.list_problems(found.flags),
                 "seconds": {name: round(s, 3) for name, s in found.seconds.items()},
             }
         )
         return
-    out.print_notes((), found.problems)
+    out.print_notes((), found.problems, found.flags)
     rows, columns = len(found.samples), found.shape[-1]
     out.stdout().print(
         f"saved [bold]{output}[/] ({rows} × {columns} float16) and {table}; "

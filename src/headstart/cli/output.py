@@ -47,6 +47,11 @@ def print_json(data: Any) -> None:
     sys.stdout.write(json.dumps(data, ensure_ascii=False, default=_plain) + "\n")
 
 
+def list_problems(problems: Iterable[Problem]) -> list[dict[str, Any]]:
+    """Problems or flags for `print_json`."""
+    return [{"path": problem.path, "reason": problem.reason} for problem in problems]
+
+
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value.item()
 
@@ -69,17 +74,22 @@ def progress(description: str) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_notes(warnings: Iterable[str], problems: Sequence[Problem]) -> None:
-    """Warnings and the first problems, on stderr."""
+def print_notes(
+    warnings: Iterable[str], problems: Sequence[Problem], flags: Sequence[Problem] = ()
+) -> None:
+    """Warnings, and the first of the files with problems and of those with flags, on stderr."""
     console = stderr()
     for warning in warnings:
         console.print(f"[yellow]note:[/] {escape(warning)}", soft_wrap=True)
-    if problems:
-        console.print(f"[yellow]{len(problems)} files were not used:[/]")
-    for problem in problems[:_SHOWN_PROBLEMS]:
-        console.print(f"  {escape(str(problem.path))}: {escape(problem.reason)}", soft_wrap=True)
-    if len(problems) > _SHOWN_PROBLEMS:
-        console.print(f"  … and {len(problems) - _SHOWN_PROBLEMS} more; --json lists all of them")
+    for found, fate in ((flags, "were used, but should be looked at"), (problems, "were not used")):
+        if found:
+            console.print(f"[yellow]{len(found)} files {fate}:[/]")
+        for problem in found[:_SHOWN_PROBLEMS]:
+            console.print(
+                f"  {escape(str(problem.path))}: {escape(problem.reason)}", soft_wrap=True
+            )
+        if len(found) > _SHOWN_PROBLEMS:
+            console.print(f"  … and {len(found) - _SHOWN_PROBLEMS} more; --json lists all of them")
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

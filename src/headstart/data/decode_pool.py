@@ -71,6 +71,14 @@ class DecodePool:
         Raises:
             UnreadablePhotoError: With the reason, also when the decoder crashed or hung.
         """
+        return self.decode_checked(content)[0]
+
+    def decode_checked(self, content: Path | bytes) -> tuple[Pixels, str | None]:
+        """What `decode` gives, and why the photo may be corrupt although it can be read, or None.
+
+        Raises:
+            UnreadablePhotoError: As `decode`.
+        """
         worker = self._idle.get()
         start = time.perf_counter()
         try:
@@ -123,7 +131,7 @@ class _Worker:
         self._deadline = float("inf")
         self._was_late = False
 
-    def decode(self, content: Path | bytes, seconds: float) -> Pixels:
+    def decode(self, content: Path | bytes, seconds: float) -> tuple[Pixels, str | None]:
         # A process may have died while idle, or of what the photo before left in its memory: the
         # photo is to blame only if it also ends a new process.
         for _ in range(2):
@@ -156,10 +164,13 @@ class _Worker:
         finally:
             self._deadline = float("inf")
 
-    def _parse(self, kind: bytes, data: bytes) -> Pixels:
-        if kind != b"o":
+    def _parse(self, kind: bytes, data: bytes) -> tuple[Pixels, str | None]:
+        if kind == b"e":
             raise UnreadablePhotoError(data.decode())
-        return np.frombuffer(data, np.uint8).reshape(self._image_size, self._image_size, 3)
+        count = self._image_size**2 * 3
+        damage = data[: len(data) - count].decode().strip() or None
+        pixels = np.frombuffer(data, np.uint8, count, len(data) - count)
+        return pixels.reshape(self._image_size, self._image_size, 3), damage
 
     @property
     def pid(self) -> int | None:

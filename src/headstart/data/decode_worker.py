@@ -5,7 +5,8 @@ run the caller's main script again. It may be killed at any moment: it holds not
 
 Messages are a kind byte, a length (8 bytes, little-endian) and that many bytes.
 Requests: ``p`` a path, ``b`` the bytes of an image file, ``d`` the sha256 that a file's bytes must
-have (in hexadecimal) and its path. Answers: ``o`` pixels, ``e`` a reason.
+have (in hexadecimal) and its path. Answers: ``o`` pixels; ``f`` pixels, after a line that says why
+the photo may be corrupt; ``e`` a reason.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def read_message(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
 
 def serve(requests: IO[bytes], answers: IO[bytes], image_size: int) -> None:
     """Answer requests until there are no more."""
-    from headstart.data.decode import decode_photo
+    from headstart.data.decode import decode_checked
     from headstart.errors import UnreadablePhotoError
     from headstart.files import digest_bytes
 
@@ -54,7 +55,9 @@ def serve(requests: IO[bytes], answers: IO[bytes], image_size: int) -> None:
             content = data if kind == b"b" else Path(os.fsdecode(data)).read_bytes()
             if digest and digest_bytes(content) != digest.decode():
                 raise UnreadablePhotoError("changed while running; run again")
-            write_message(answers, b"o", decode_photo(content, image_size).tobytes())
+            pixels, damage = decode_checked(content, image_size)
+            kind, line = (b"f", f"{damage}\n".encode()) if damage else (b"o", b"")
+            write_message(answers, kind, line + pixels.tobytes())
         except UnreadablePhotoError as error:
             write_message(answers, b"e", str(error).encode(errors="replace"))
         except MemoryError:

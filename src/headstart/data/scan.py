@@ -64,7 +64,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that is not used, and why."""
+    """A file with which something is wrong: in ``problems`` it is not used, in ``flags`` it is."""
 
     path: Path
     reason: str

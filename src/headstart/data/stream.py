@@ -33,6 +33,9 @@ Item = TypeVar("Item")
 # A photo that is not in a file: encoded bytes, a Pillow image, or a uint8 array.
 Content = bytes | Image.Image | npt.NDArray[Any]
 
+# A sentence, or none, for each photo of a batch.
+Said = list[str | None]
+
 # Small enough that a batch stays near the cores' caches, large enough for the kernels.
 BATCH_SIZE = 8
 
@@ -47,12 +50,14 @@ class Batch(Generic[Item]):
     Attributes:
         order: The photos as they came.
         reasons: For each of them None, or why it could not be read.
+        damages: For each of them None, or why it may be corrupt although it could be read.
         rows: ``(read photo, ...)`` what was computed.
         seconds: ``decode`` and ``compute``, summed over the cores.
     """
 
     order: list[Item]
-    reasons: list[str | None]
+    reasons: Said
+    damages: Said
     rows: npt.NDArray[Any]
     seconds: dict[str, float]
 
@@ -60,6 +65,12 @@ class Batch(Generic[Item]):
     def items(self) -> list[Item]:
         """The photos that were read, one per row."""
         return [item for item, why in zip(self.order, self.reasons, strict=True) if why is None]
+
+    @property
+    def flags(self) -> list[tuple[Item, str]]:
+        """The photos that may be corrupt although they could be read, with the reason."""
+        both = zip(self.order, self.damages, strict=True)
+        return [(item, why) for item, why in both if why is not None]
 
     @property
     def failures(self) -> list[tuple[Item, str]]:
@@ -97,11 +108,11 @@ def map_photos(
     def decode(chunk: list[Item]) -> Future[Batch[Item]]:
         return computing.submit(work, chunk, *decode_chunk(chunk, read, pool))
 
-    def work(chunk: list[Item], pixels: Pixels, reasons: list[str | None]) -> Batch[Item]:
+    def work(chunk: list[Item], pixels: Pixels, reasons: Said, damages: Said) -> Batch[Item]:
         start = time.perf_counter()
         rows = compute(pixels) if len(pixels) else np.empty(0)
         seconds = {"decode": pool.take_seconds(), "compute": time.perf_counter() - start}
-        return Batch(chunk, reasons, rows, seconds)
+        return Batch(chunk, reasons, damages, rows, seconds)
 
     source = iter(items)
     waiting: deque[Future[Future[Batch[Item]]]] = deque()
@@ -129,26 +140,28 @@ def _count_ahead(image_size: int, workers: int) -> int:
 
 def decode_chunk(
     chunk: list[Item], read: Callable[[Item], Path | Content], pool: DecodePool
-) -> tuple[Pixels, list[str | None]]:
-    """Pixels of the photos that can be read; for every photo None, or why it cannot."""
+) -> tuple[Pixels, Said, Said]:
+    """Pixels of the photos that can be read; for every photo why it cannot, and its damage."""
     size = pool.image_size
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
-    reasons: list[str | None] = []
+    reasons: Said = []
+    damages: Said = []
     for item in chunk:
+        damages.append(None)
         try:
-            pixels[reasons.count(None)] = _read_pixels(read(item), pool)
+            pixels[reasons.count(None)], damages[-1] = _read_pixels(read(item), pool)
             reasons.append(None)
         except UnreadablePhotoError as error:
             reasons.append(str(error))
         except OSError as error:
             reasons.append(f"cannot be read: {error.strerror or error}")
-    return pixels[: reasons.count(None)], reasons
+    return pixels[: reasons.count(None)], reasons, damages
 
 
-def _read_pixels(content: Path | Content, pool: DecodePool) -> Pixels:
+def _read_pixels(content: Path | Content, pool: DecodePool) -> tuple[Pixels, str | None]:
     if isinstance(content, (bytes, Path)):
-        return pool.decode(content)
-    return read_image(content, pool.image_size)
+        return pool.decode_checked(content)
+    return read_image(content, pool.image_size), None
 
 
 def read_image(image: Image.Image | npt.NDArray[Any], image_size: int) -> Pixels:

@@ -39,6 +39,7 @@ class Extraction:
     Attributes:
         samples: The samples that have features.
         problems: Files that have none, with reasons.
+        flags: Photos that have features but may be corrupt, with what their decoder complained of.
         forwarded: Photos that went through the network now; the others came from the cache.
         seconds: ``decode`` and ``prefix``; their sum is the time that passed.
         runtime: Name and version of what computed them.
@@ -47,6 +48,7 @@ class Extraction:
 
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...]
+    flags: tuple[Problem, ...]
     forwarded: int
     seconds: dict[str, float]
     runtime: str
@@ -160,8 +162,18 @@ def open_features(
             if sample.digest in run.failures
         ]
         kept = manifest.without(failed)
-        record = (kept.samples, kept.problems, run.forwarded, run.seconds, identity, prefix.shape)
-        yield CachedFeatures(*record, cache)
+        damages = cache.find_damages()
+        flags = [Problem(s.path, damages[s.digest]) for s in kept.samples if s.digest in damages]
+        yield CachedFeatures(
+            samples=kept.samples,
+            problems=kept.problems,
+            flags=tuple(flags),
+            forwarded=run.forwarded,
+            seconds=run.seconds,
+            runtime=identity,
+            shape=prefix.shape,
+            cache=cache,
+        )
     finally:
         cache.close()
         with contextlib.suppress(CacheError):  # the result is there; the next run prunes
@@ -227,6 +239,8 @@ class _Pass:
                     self.failures |= {sample.digest: reason for sample, reason in batch.failures}
                     for sample in batch.items:
                         self.failures.pop(sample.digest, None)
+                    if any(batch.damages):
+                        self._cache.note_damages({s.digest: why for s, why in batch.flags})
                     if batch.items:
                         self._cache.append([(s.digest, 0) for s in batch.items], batch.rows)
                     self.forwarded += len(batch.items)

@@ -14,7 +14,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS activations (
     space INTEGER REFERENCES spaces, photo TEXT, view INTEGER, shard INTEGER REFERENCES shards,
     line INTEGER, PRIMARY KEY (space, photo, view)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS activations_by_shard ON activations (shard);
+CREATE TABLE IF NOT EXISTS damages (
+    space INTEGER REFERENCES spaces, photo TEXT, reason TEXT,
+    PRIMARY KEY (space, photo)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS holds (id TEXT PRIMARY KEY, machine TEXT, process INTEGER, beat REAL);
 CREATE TABLE IF NOT EXISTS held (
     hold TEXT REFERENCES holds, shard INTEGER REFERENCES shards,
@@ -120,6 +123,20 @@ def is_alive(machine: str, process: int, beat: float) -> bool:
     except OSError:  # it belongs to another user
         return True
     return True
+
+
+def note_damages(index: sqlite3.Connection, space: int, reasons: Mapping[str, str]) -> None:
+    """Remember why photos of a space may be corrupt."""
+    index.executemany(
+        "INSERT OR REPLACE INTO damages VALUES (?, ?, ?)",
+        ((space, photo, reason) for photo, reason in reasons.items()),
+    )
+
+
+def find_damages(index: sqlite3.Connection, space: int) -> dict[str, str]:
+    """Photos of a space that may be corrupt, with the reason."""
+    found = index.execute("SELECT photo, reason FROM damages WHERE space = ?", (space,))
+    return dict(found.fetchall())
 
 
 def remove_shards(

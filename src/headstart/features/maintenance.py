@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import CacheError
-from headstart.features.cache import (
+from headstart.features.connection import (
     DamagedIndexError,
     open_index,
     shards_folder,

@@ -68,6 +68,7 @@ class Training:
         validation: On the validation photos; None when there are none.
         mistakes: Test photos that were answered wrongly, the most confident first.
         problems: Files that were not used, with reasons.
+        flags: Photos that were used although they may be corrupt, with reasons.
         warnings: Sentences the user should read.
         features: The features that were used, or their record.
     """
@@ -79,6 +80,7 @@ class Training:
     validation: Evaluation | None
     mistakes: tuple[Mistake, ...]
     problems: tuple[Problem, ...]
+    flags: tuple[Problem, ...]
     warnings: tuple[str, ...]
     features: Features
 
@@ -138,6 +140,7 @@ def train(
         validation=validation,
         mistakes=mistakes,
         problems=features.problems,
+        flags=features.flags,
         warnings=warnings,
         features=features,
     )
