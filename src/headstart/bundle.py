@@ -136,6 +136,14 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path} is not a readable bundle: {error}.") from error
 
 
+def find_bundle(path: Path) -> Bundle | None:
+    """The bundle at a path, or None when there is none that can be read."""
+    try:
+        return load_bundle(path)
+    except BundleError:
+        return None
+
+
 class _FolderReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -14,12 +14,10 @@ from headstart.bundle import WEIGHTS, Bundle, load_bundle, parse_arrays, save_bu
 from headstart.data.labelled import scan_labelled
 from headstart.data.scan import Problem, list_files
 from headstart.data.table import scan_source
-from headstart.data.thumbnails import make_thumbnail
 from headstart.errors import (
     BundleError,
     DatasetError,
     HeadstartError,
-    UnreadablePhotoError,
     require_package,
 )
 from headstart.evaluation.metrics import Evaluation
@@ -47,6 +45,8 @@ class ImageClassifier:
         recipe: What is trained: ``"probe"``, the linear head.
         seed: Of everything random: the split and the folds of the cross-validation.
         runtime: What computes the frozen part: ``"onnxruntime"`` or ``"tensorflow"``.
+        group_by: Photos that belong together (one person, one day) and stay on one side of the
+            split: a regular expression on paths, or the column of a table (by default ``group``).
 
     Attributes:
         classes_: ``(class,)`` the class names, sorted; after `fit`.
@@ -74,11 +74,13 @@ class ImageClassifier:
         recipe: str = "probe",
         seed: int = 0,
         runtime: str = "onnxruntime",
+        group_by: str | None = None,
     ) -> None:
         self.backbone = backbone
         self.recipe = recipe
         self.seed = seed
         self.runtime = runtime
+        self.group_by = group_by
         self.evaluation: Evaluation | None = None
         self.mistakes: tuple[Mistake, ...] = ()
         self.problems: tuple[Problem, ...] = ()
@@ -97,18 +99,20 @@ class ImageClassifier:
         y: Sequence[Any] | None = None,
         *,
         test: str | Path | None = None,
+        earlier: Bundle | None = None,
         progress: Progress | None = None,
     ) -> ImageClassifier:
         """Train; returns self.
 
         Args:
             X: A folder with one folder per class (or train/validation/test folders of such); a
-                CSV file or a DataFrame with the columns path, label and optionally split; or, with
-                ``y``, photos: paths, encoded bytes, Pillow images or uint8 arrays.
+                CSV file or a DataFrame with the columns path, label, optionally split and group;
+                or, with ``y``, photos: paths, encoded bytes, Pillow images or uint8 arrays.
             y: ``(photo,)`` labels. All photos are trained on then, and `evaluation` is None unless
                 ``test`` is given.
             test: A folder or table of test photos. Without it, and without a test folder inside,
-                20 % of each class are set aside.
+                about 20 % of each class are set aside, see docs/splits.md.
+            earlier: The `bundle` of an earlier fit with the same seed, whose split is gone on with.
             progress: Called with ``(done, all)`` photos.
 
         Raises:
@@ -123,8 +127,9 @@ class ImageClassifier:
 
         recipe, prefix, stopwatch = get_recipe(self.recipe), load_prefix(self.backbone), Stopwatch()
         with stopwatch.step("scan"):
-            manifest = scan_source(X) if y is None else scan_labelled(X, y)
-            tested = scan_source(test) if test is not None else None
+            by = self.group_by
+            manifest = scan_source(X, by) if y is None else scan_labelled(X, y, by)
+            tested = scan_source(test, by) if test is not None else None
         training = train(
             prefix,
             manifest,
@@ -133,6 +138,7 @@ class ImageClassifier:
             runtime=self.runtime,
             stopwatch=stopwatch,
             test=tested,
+            earlier=earlier.manifest.get("split") if earlier else None,
             use_all=y is not None,
             progress=progress,
         )
@@ -302,21 +308,10 @@ class ImageClassifier:
     def _repr_html_(self) -> str:
         from headstart.evaluation.html import show_evaluation
 
-        pictures = [_picture(mistake) for mistake in self.mistakes[:_SHOWN_MISTAKES]]
+        pictures = [mistake.show() for mistake in self.mistakes[:_SHOWN_MISTAKES]]
         return show_evaluation(
             repr(self), self.evaluation, self.warnings, len(self.problems), pictures
         )
-
-
-def _picture(mistake: Mistake) -> tuple[bytes, str]:
-    """A thumbnail (empty when the photo cannot be read any more) and what to say of it."""
-    sample = mistake.sample
-    try:
-        picture = make_thumbnail(sample.path if sample.content is None else sample.content)
-    except UnreadablePhotoError:
-        picture = b""
-    says = f"{mistake.answer} ({mistake.probability:.0%}), in truth {sample.label}"
-    return picture, f"{sample.path.name}: {says}"
 
 
 def load(path: str | Path) -> ImageClassifier:

@@ -172,11 +172,12 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert found["backbone"] == "efficientnet-lite0"
     assert found["recipe"] == {"name": "probe", "stages": ["probe"], "folds": 5}
     assert found["runtime"].startswith("onnxruntime ")
-    assert found["samples"] == {"train": 64, "validation": 0, "test": 16}
+    test = found["samples"]["test"]
+    assert found["samples"] == {"train": 80 - test, "validation": 0, "test": test}
     assert found["problems"] == []
     assert found["validation"] is None
     assert list(found["seconds"]) == [
-        *("scan", "decode", "prefix", "probe", "fine_tune", "evaluate", "total")
+        *("scan", "decode", "prefix", "groups", "probe", "fine_tune", "evaluate", "total")
     ]
     assert sum(list(found["seconds"].values())[:-1]) <= found["seconds"]["total"] + 0.1
     evaluation = found["evaluation"]
@@ -189,7 +190,7 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert evaluation["accuracy"]["value"] >= 0.7
     assert set(evaluation["per_class"][0]) == {"name", "photos", "precision", "recall", "f1"}
     assert np.array(evaluation["confusion"]).shape == (4, 4)
-    assert np.array(evaluation["confusion"]).sum() == evaluation["photos"] == 16
+    assert np.array(evaluation["confusion"]).sum() == evaluation["photos"] == test
     assert any("Few training photos" in warning for warning in found["warnings"])
     assert bundle.is_file()
     assert run("train", digits_folder, "-o", bundle, "--force", "--json").json["evaluation"] == (
@@ -201,7 +202,7 @@ def test_train_prints_the_figures(run: Any, digits_folder: Path, elsewhere: Path
     done = run("train", digits_folder)
     assert done.status == 0
     assert "accuracy " in done.stdout
-    assert " on 16 photos" in done.stdout
+    assert " photos (largest class: " in done.stdout
     assert "mostly confused with" in done.stdout
     assert "note: Few training photos" in done.stderr
     # The name of the bundle comes from the folder's.

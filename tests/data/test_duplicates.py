@@ -13,13 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from headstart.data import duplicates
 from headstart.data.duplicates import (
-    THUMBNAIL_SIDE,
     Pair,
     find_near_duplicates,
     group_photos,
     join_groups,
     propose_pairs,
+)
+from headstart.data.registration import (
+    THUMBNAIL_SIDE,
+    compare_photos,
     read_thumbnail,
     register_pairs,
 )
@@ -63,7 +67,11 @@ def normalise(features: np.ndarray) -> np.ndarray:
 def find(contents: Sequence[bytes], features: np.ndarray | None = None) -> list[Pair]:
     """Near duplicates among photos that the network holds for the same, if nothing is said."""
     features = near(*[0] * len(contents)) if features is None else features
-    return find_near_duplicates(features, lambda row: read_thumbnail(contents[row]))
+    return find_near_duplicates(features, looking_at(lambda row: read_thumbnail(contents[row])))
+
+
+def looking_at(load: Callable[[int], Any]) -> duplicates.Compare:
+    return lambda pairs, floor: compare_photos(pairs, load, floor)
 
 
 WAYS: dict[str, Callable[[Image.Image], bytes]] = {
@@ -151,7 +159,10 @@ def test_equal_features_are_the_same_without_a_look():
     def refuse(row: int) -> Any:
         raise AssertionError(row)
 
-    kinds = [(pair.row, pair.other, pair.kind) for pair in find_near_duplicates(features, refuse)]
+    kinds = [
+        (pair.row, pair.other, pair.kind)
+        for pair in find_near_duplicates(features, looking_at(refuse))
+    ]
     assert kinds == [(0, 2, "same"), (1, 3, "same")]
 
 
@@ -173,13 +184,30 @@ def test_what_cannot_be_read_has_no_near_duplicates(error):
             raise error
         return read_thumbnail(contents[row])
 
-    found = find_near_duplicates(near(0, 0, 0), load)
+    found = find_near_duplicates(near(0, 0, 0), looking_at(load))
     assert [(pair.row, pair.other) for pair in found] == [(0, 2)]
+
+
+def test_a_few_confirmed_pairs_need_no_second_opinion_and_many_do(monkeypatch):
+    """Whether all photos line up is asked only where that could matter."""
+    asked = []
+    monkeypatch.setattr(duplicates, "_are_all_alike", lambda *_: asked.append(1) or True)
+    photos = [make_texture(seed) for seed in range(12)]
+    contents = [encode(photo) for photo in photos] + [encode(photos[0], 50)]
+    lone = near(*range(12), 0)
+    monkeypatch.setattr(duplicates, "_MANY_CONFIRMED", 0.5)
+    assert len(find(contents, lone)) == 1
+    assert not asked
+    monkeypatch.setattr(duplicates, "_MANY_CONFIRMED", 0.02)
+    assert find(contents, lone) == []
+    assert len(asked) == 1
+    assert find(contents) == []  # everybody is proposed: asked at once
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_photos_for_a_pair(count):
-    assert find_near_duplicates(np.ones((count, 8)), lambda row: 1 / 0) == []
+    assert find_near_duplicates(np.ones((count, 8)), looking_at(lambda row: 1 / 0)) == []
 
 
 @pytest.fixture(scope="module")
@@ -229,23 +257,69 @@ def test_groups_are_the_connected_parts(names, data):
         assert reached == {name for name in names if by_name[name] == group}
 
 
-@pytest.mark.parametrize("block", [1, 7, 50, 64])
-def test_blocks_propose_what_all_cosines_at_once_would(block):
+def make_features(count: int = 50) -> np.ndarray:
+    """Rows of length 1, some in crowds, some alone, some with a copy."""
     generator = np.random.default_rng(0)
-    features = generator.normal(size=(50, 16)) + generator.normal(size=(5, 16)).repeat(10, 0) * 1.5
-    unit = normalise(features)
+    crowds = generator.normal(size=(count // 25, 64)).repeat(25, 0) * 1.2
+    features = generator.normal(size=(count, 64)) + crowds
+    features[1::10] = features[::10] + generator.normal(size=(count // 10, 64)) * 0.3
+    return normalise(features)
+
+
+def expect_pairs(unit: np.ndarray) -> dict[tuple[int, int], float]:
+    """What stands out, said plainly."""
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -1)
-    expected = {
-        (min(row, other), max(row, other)): cosines[row, other]
-        for row in range(50)
-        for other in cosines[row].argsort()[-3:].tolist()
-        if cosines[row, other] >= 0.65
-    }
+    expected = {}
+    for row, near in enumerate(cosines):
+        ordered = sorted(near.tolist(), reverse=True)
+        limit = max(0.55, min(0.85, 1 - 0.65 * (1 - ordered[9])))
+        for other in near.argsort()[-3:].tolist():
+            if near[other] >= limit:
+                expected[min(row, other), max(row, other)] = float(near[other])
+    return expected
+
+
+@pytest.mark.parametrize("block", [1, 7, 50, 64])
+def test_what_stands_out_is_proposed(block):
+    unit = make_features()
+    expected = expect_pairs(unit)
     pairs, similarities = propose_pairs(unit.astype(np.float32), block)
     assert list(map(tuple, pairs.tolist())) == sorted(expected)
-    assert len(expected) > 20
     np.testing.assert_allclose(similarities, [expected[key] for key in sorted(expected)], atol=1e-5)
+    assert {(row, row + 1) for row in range(0, 50, 10)} <= set(expected)
+    assert len(expected) < 25  # not the crowds
+
+
+def test_a_long_burst_is_proposed_although_nobody_stands_out():
+    unit = normalise(near(*[0] * 30, *range(1, 30)))
+    pairs, _ = propose_pairs(unit.astype(np.float32))
+    groups = join_groups([f"{row:03d}" for row in range(len(unit))], map(tuple, pairs.tolist()))
+    assert set(groups[:30]) == {"000"}
+    assert len(set(groups)) == 30
+
+
+def test_many_photos_are_looked_up_in_cells(monkeypatch):
+    unit = make_features(600).astype(np.float32)
+    exact = {tuple(pair) for pair in propose_pairs(unit)[0].tolist()}
+    monkeypatch.setattr(duplicates, "_EXACT", 100)
+    monkeypatch.setattr(duplicates, "_CELL", 50)
+    rows = []
+    list_cells = duplicates._list_cells
+
+    def watched(*arguments: Any) -> Any:
+        for asking, others in list_cells(*arguments):
+            rows.extend(asking.tolist())
+            assert set(asking) <= set(others)
+            assert len(others) < 400
+            yield asking, others
+
+    monkeypatch.setattr(duplicates, "_list_cells", watched)
+    found = {tuple(pair) for pair in propose_pairs(unit)[0].tolist()}
+    assert sorted(rows) == list(range(600))  # everybody asks once
+    copies = {(row, row + 1) for row in range(0, 600, 10)}
+    assert copies <= exact
+    assert len(copies & found) >= 0.95 * len(copies)
 
 
 @settings(max_examples=20, deadline=None)
@@ -308,6 +382,18 @@ def test_real_photos_and_their_copies(photos_folder: Path):
     contents.append(encode(crop(photos[1], 0.06, 0.02, 0.04, 0.08), 50))
     contents.append(encode(photos[2].resize((photos[2].width // 2, photos[2].height // 2)), 40))
     features = near(*range(30), 0, 1, 2) * 0.2 + near(99)  # all are neighbours
-    found = find_near_duplicates(features, lambda row: read_thumbnail(contents[row]))
+    found = find_near_duplicates(features, looking_at(lambda row: read_thumbnail(contents[row])))
     expected = [(0, 30, "mirrored"), (1, 31, "copy"), (2, 32, "copy")]
     assert [(pair.row, pair.other, pair.kind) for pair in found] == expected
+
+
+def test_named_groups_join_photos_and_each_other():
+    pairs = [Pair(1, 2, 0.9, 0.9, "copy")]
+    named = ["anna", None, "bea", None, "anna", None]
+    groups = group_photos(["a", "b", "c", "d", "e", "c"], pairs, named)
+    assert groups == ["#anna", "#bea", "#bea", "d", "#anna", "#bea"]
+    # A photo in two groups joins them.
+    groups = group_photos(["a", "a", "b", "c"], [], ["anna", "bea", "bea", "anna"])
+    assert groups == ["#anna"] * 4
+    # A name that looks like a digest is a name.
+    assert group_photos(["a", "b"], [], ["b", None]) == ["#b", "b"]

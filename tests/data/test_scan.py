@@ -231,12 +231,43 @@ def test_exact_copies_are_pointed_out(tmp_path):
     assert warning.startswith("2 photos are exact copies")
 
 
-def test_copies_in_two_classes_and_on_two_sides_are_pointed_out(tmp_path):
+def test_copies_in_two_classes_are_pointed_out(tmp_path):
     files = {"train/cat/a": b"1", "train/dog/b": b"1", "test/cat/c": b"2", "train/cat/d": b"2"}
     text = "\n".join(scan(tmp_path, files).warnings)
     assert "more than one class" in text
     assert "cat and dog" in text
-    assert "more than one of train, validation and test" in text
+
+
+def test_groups_are_found_in_paths(tmp_path):
+    files = {"cat/p1_a": b"1", "cat/p2_a": b"2", "dog/p1_b": b"3", "dog/x": b"4", "dog/p/a": b"5"}
+    scan(tmp_path, files)
+    manifest = scan_folder(tmp_path, group_by="p([0-9]*)_?")
+    groups = {s.path.relative_to(tmp_path).as_posix(): s.group for s in manifest.samples}
+    # An empty group is none.
+    assert groups == {
+        **dict.fromkeys(("cat/p1_a", "dog/p1_b"), "1"),
+        "cat/p2_a": "2",
+    } | dict.fromkeys(("dog/x", "dog/p/a"))
+    assert [s.group for s in scan_folder(tmp_path, group_by="^cat/").samples if s.group] == [
+        "cat/",
+        "cat/",
+    ]
+    assert manifest.warnings == ()
+
+
+def test_a_pattern_that_finds_nothing_is_pointed_out(tmp_path):
+    scan(tmp_path, {"cat/a": b"1", "dog/b": b"2"})
+    manifest = scan_folder(tmp_path, group_by="patient")
+    assert [sample.group for sample in manifest.samples] == [None, None]
+    [warning] = manifest.warnings
+    assert "'patient' finds nothing in any path, such as cat/a" in warning
+
+
+def test_what_is_no_pattern_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    scan(tmp_path, {"cat/a": b"1"})
+    monkeypatch.setattr(Path, "read_bytes", lambda path: 1 / 0)
+    with pytest.raises(DatasetError, match=r"'p\(' is not a regular expression: .*unterminated"):
+        scan_folder(tmp_path, group_by="p(")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.data.table import scan_table
+from headstart.data.table import scan_source, scan_table
 from headstart.errors import DatasetError
 
 
@@ -62,6 +62,25 @@ def test_data_frame(folder: Path) -> None:
     manifest = scan_table(Frame(), folder)
     assert manifest.class_names == ("1",)
     assert manifest.problems[0].reason == "no label"
+
+
+def test_groups_are_a_column(folder: Path) -> None:
+    text = "path,label,group,day\na.jpg,cat,anna,1\nb.jpg,dog,,1\nc.jpg,dog,anna,2\n"
+    table = write(folder, text)
+    assert [s.group for s in scan_table(table).samples] == ["anna", None, "anna"]
+    assert [s.group for s in scan_table(table, group_by="day").samples] == ["1", "1", "2"]
+    assert [s.group for s in scan_source(table, "day").samples] == ["1", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("by", "says"),
+    [("dya", "no column 'dya' to group by. Did you mean day?"), ("a(.*)", "expressions are for")],
+)
+def test_an_unknown_column_is_refused_before_any_photo(folder: Path, by: str, says: str) -> None:
+    table = write(folder, "path,label,day\nnone.jpg,cat,1\n")
+    with pytest.raises(DatasetError) as caught:
+        scan_source(table, by)
+    assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,13 @@ def train(
         Path | None,
         typer.Option(help="Test photos: a folder or a CSV like PHOTOS.", show_default=False),
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Photos that belong together: a regular expression on paths, or a CSV's column.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[str, typer.Option(help="What is trained: probe.")] = "probe",
     backbone: BackboneOption = "efficientnet-lite0",
     seed: SeedOption = 0,
@@ -119,18 +126,18 @@ def train(
     """Train a classifier on a folder of photos and measure it on photos it has not seen.
 
     PHOTOS has one folder per class, or train/, validation/ and test/ folders of such; or it is a
-    CSV file with the columns path, label and optionally split. Without test photos 20 % of each
-    class are set aside.
+    CSV file with the columns path, label, optionally split and group. Without test photos about
+    20 % of each class are set aside; a bundle that is overwritten hands its test photos on.
     """
-    from headstart.bundle import check_output
+    from headstart.bundle import check_output, find_bundle
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
 
     path = output or _name_bundle(photos)
     check_output(path, force)
-    classifier = ImageClassifier(backbone, recipe=recipe, seed=seed)
+    classifier = ImageClassifier(backbone, recipe=recipe, seed=seed, group_by=group_by)
     with out.progress("features") as report:
-        classifier.fit(photos, test=test, progress=report)
+        classifier.fit(photos, test=test, earlier=find_bundle(path), progress=report)
     classifier.save(path, force=force)
     if as_json:
         out.print_json(describe_training(classifier, path))

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from headstart.data.groups import compile_pattern, find_groups
 from headstart.data.scan import Manifest, Problem, Sample, read_sample
 from headstart.errors import DatasetError
 from headstart.files import digest_bytes
 
 
-def scan_labelled(photos: Any, labels: Sequence[Any]) -> Manifest:
+def scan_labelled(photos: Any, labels: Sequence[Any], group_by: str | None = None) -> Manifest:
     """The manifest of photos with labels.
 
     ``photos`` is any iterable of them; those that are not files are called ``photo N`` in lists of
-    problems.
+    problems. ``group_by`` is a regular expression on paths as they are given, see
+    `headstart.data.groups.find_groups`.
 
     Raises:
-        DatasetError: Not as many labels as photos, or something that is no photo.
+        DatasetError: Not as many labels as photos, or something that is no photo; or ``group_by``
+            is not a regular expression, or there are photos without a path.
 
     >>> manifest = scan_labelled([np.zeros((4, 4, 3), np.uint8), b"bytes"], ["black", "other"])
     >>> manifest.class_names, len({sample.digest for sample in manifest.samples})
     (('black', 'other'), 2)
     """
-    items = list(photos)
+    items, pattern = list(photos), compile_pattern(group_by)
     if len(items) != len(labels):
         raise DatasetError(f"{len(items)} photos but {len(labels)} labels; each photo needs one.")
     samples: list[Sample] = []
@@ -38,11 +42,18 @@ def scan_labelled(photos: Any, labels: Sequence[Any]) -> Manifest:
             if isinstance(found, Problem):
                 problems.append(found)
                 continue
+        elif pattern is not None:
+            raise DatasetError(
+                f"group_by={group_by!r} looks for groups in paths, and photo {number} is "
+                f"{type(photo).__name__}. Give paths, or a DataFrame with a column of groups."
+            )
         else:
             digest = digest_content(photo)
             found = Sample(Path(f"photo {number}"), str(label), digest, None, photo)
         samples.append(found)
-    return Manifest(tuple(samples), tuple(problems))
+    groups, warnings = find_groups([sample.path.as_posix() for sample in samples], pattern)
+    grouped = (replace(s, group=group) for s, group in zip(samples, groups, strict=True))
+    return Manifest(tuple(grouped), tuple(problems), tuple(warnings))
 
 
 def digest_content(photo: Any) -> str:

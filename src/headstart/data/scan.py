@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.decode import LIMITS
+from headstart.data.groups import compile_pattern, find_groups
 from headstart.errors import DatasetError
 from headstart.files import digest_bytes
 
@@ -53,6 +54,7 @@ class Sample:
         digest: sha256 of the file's bytes: the photo's identity, whatever it is called.
         side: ``"train"``, ``"validation"`` or ``"test"`` when its folder says so, else None.
         content: The photo itself when it is not in a file (bytes, Pillow image, uint8 array).
+        group: Photos with the same one stay on one side of the split; None: it is on its own.
     """
 
     path: Path
@@ -60,6 +62,8 @@ class Sample:
     digest: str
     side: str | None = None
     content: Any = field(default=None, repr=False, compare=False)
+    # Not a property of the file: a photo read again is the same without it.
+    group: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,20 @@ class Manifest:
         return replace(self, samples=kept, problems=(*self.problems, *found.values()))
 
 
-def scan_folder(root: Path, max_file_bytes: int = LIMITS.file_bytes) -> Manifest:
+def scan_folder(
+    root: Path, max_file_bytes: int = LIMITS.file_bytes, group_by: str | None = None
+) -> Manifest:
     """Find the photos of a folder with one folder per class, or train/validation/test layouts.
 
     Args:
         root: The folder.
         max_file_bytes: Larger files become problems without being read.
+        group_by: A regular expression, see `find_groups`; paths are relative to the folder, with
+            "/" on every system.
 
     Raises:
-        DatasetError: The folder does not exist, is not a folder, or cannot be listed.
+        DatasetError: The folder does not exist, is not a folder, or cannot be listed; or
+            ``group_by`` is not a regular expression.
 
     >>> import tempfile
     >>> root = Path(tempfile.mkdtemp())
@@ -108,7 +117,7 @@ def scan_folder(root: Path, max_file_bytes: int = LIMITS.file_bytes) -> Manifest
     >>> manifest.class_names, manifest.problems[0].reason
     (('cat',), 'not in a class folder')
     """
-    root = Path(root)
+    root, pattern = Path(root), compile_pattern(group_by)
     sides = _find_sides(root, _list_root(root))
     samples: list[Sample] = []
     problems: list[Problem] = []
@@ -122,7 +131,10 @@ def scan_folder(root: Path, max_file_bytes: int = LIMITS.file_bytes) -> Manifest
             continue
         found = read_sample(path, _normalise(parts[depth]), side, max_file_bytes)
         (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
-    return Manifest(tuple(samples), tuple(problems), tuple(_describe_duplicates(samples)))
+    names = [sample.path.relative_to(root).as_posix() for sample in samples]
+    groups, warnings = find_groups(names, pattern)
+    grouped = (replace(s, group=group) for s, group in zip(samples, groups, strict=True))
+    return Manifest(tuple(grouped), tuple(problems), (*warnings, *_describe_duplicates(samples)))
 
 
 def scan_paths(paths: Iterable[Path], max_file_bytes: int = LIMITS.file_bytes) -> Manifest:
@@ -265,12 +277,10 @@ def _walk(folder: Path, problems: list[Problem]) -> Iterator[Path]:
 def _describe_duplicates(samples: Iterable[Sample]) -> Iterator[str]:
     """A sentence per kind of exact duplicate that a user should know about."""
     labels: dict[str, set[str]] = {}
-    sides: dict[str, set[str | None]] = {}
     paths: dict[str, Path] = {}
     counts: Counter[str] = Counter()
     for sample in samples:
         labels.setdefault(sample.digest, set()).add(sample.label)
-        sides.setdefault(sample.digest, set()).add(sample.side)
         paths.setdefault(sample.digest, sample.path)
         counts[sample.digest] += 1
     torn = [digest for digest, found in labels.items() if len(found) > 1]
@@ -279,12 +289,6 @@ def _describe_duplicates(samples: Iterable[Sample]) -> Iterator[str]:
         yield (
             f"{len(torn)} photos are in more than one class with the same bytes, "
             f"such as {paths[torn[0]]} ({names}); at most one of the labels can be right."
-        )
-    leaks = [digest for digest, found in sides.items() if len(found) > 1]
-    if leaks:
-        yield (
-            f"{len(leaks)} photos are in more than one of train, validation and test with the same "
-            f"bytes, such as {paths[leaks[0]]}; they are left out of training."
         )
     extra = sum(count - 1 for count in counts.values() if count > 1)
     if extra:

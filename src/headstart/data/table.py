@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from headstart.data.scan import SIDES, Manifest, Problem, Sample, read_sample, scan_folder
 from headstart.errors import DatasetError, did_you_mean
 
-_REQUIRED, _OPTIONAL = ("path", "label"), ("split",)
+_REQUIRED, _SPLIT, _GROUP = ("path", "label"), "split", "group"
 
 
-def scan_source(source: str | Path | Any) -> Manifest:
+def scan_source(source: str | Path | Any, group_by: str | None = None) -> Manifest:
     """The manifest of a folder with one folder per class, of a CSV file, or of a DataFrame.
 
+    Args:
+        source: One of these.
+        group_by: Which photos belong together: for a folder a regular expression, see
+            `headstart.data.groups.find_groups`, for a table the name of a column.
+
     Raises:
-        DatasetError: It does not exist, or is none of them.
+        DatasetError: It does not exist, or is none of them; or ``group_by`` does not fit it.
     """
     if hasattr(source, "columns") and hasattr(source, "to_dict"):
-        return scan_table(source)
+        return scan_table(source, group_by=group_by)
     if not isinstance(source, (str, Path)):
         raise DatasetError(
             f"{type(source).__name__} is no source of labelled photos; accepted are a folder, a "
             "CSV file, a DataFrame, or two lists: fit(photos, labels)."
         )
     path = Path(source)
-    return scan_table(path) if path.suffix.lower() == ".csv" else scan_folder(path)
+    if path.suffix.lower() == ".csv":
+        return scan_table(path, group_by=group_by)
+    return scan_folder(path, group_by=group_by)
 
 
-def scan_table(table: str | Path | Any, folder: Path | None = None) -> Manifest:
-    r"""The manifest of a table with the columns ``path``, ``label`` and optionally ``split``.
+def scan_table(
+    table: str | Path | Any, folder: Path | None = None, group_by: str | None = None
+) -> Manifest:
+    r"""The manifest of a table with columns ``path``, ``label``, optionally ``split``, ``group``.
 
-    ``split`` is train, validation or test, or empty. A row that cannot be used is a problem with
-    its reason; the others go on.
+    ``split`` is train, validation or test, or empty. Photos with the same ``group`` stay on one
+    side of the split; without one a photo is on its own. A row that cannot be used is a problem
+    with its reason; the others go on.
 
     Args:
         table: A CSV file (UTF-8, with a header), or an object with ``columns`` and ``to_dict`` such
             as a pandas DataFrame.
         folder: What relative paths are relative to; by default the CSV file's folder, or the
             working folder.
+        group_by: The column that has the groups; by default ``group``, where there is one.
 
     Raises:
         DatasetError: The file cannot be read, or a column is missing.
@@ -54,9 +66,20 @@ def scan_table(table: str | Path | Any, folder: Path | None = None) -> Manifest:
     (('cat',), 'cannot be read: No such file or directory')
     """
     if isinstance(table, (str, Path)):
-        return _scan_rows(*_read_csv(Path(table)), folder or Path(table).parent)
-    columns = [str(column) for column in table.columns]
-    return _scan_rows(columns, table.to_dict("records"), folder or Path())
+        columns, rows = _read_csv(Path(table))
+        folder = folder or Path(table).parent
+    else:
+        columns, rows = [str(column) for column in table.columns], table.to_dict("records")
+    _check_columns(columns, group_by)
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    for number, row in enumerate(rows, start=2):  # the header is line 1
+        found = _scan_row(row, number, folder or Path(), group_by or _GROUP)
+        if isinstance(found, Sample):
+            samples.append(found)
+        else:
+            problems.append(found)
+    return Manifest(tuple(samples), tuple(problems))
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -74,26 +97,23 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         ) from error
 
 
-def _scan_rows(columns: list[str], rows: Iterable[Mapping[str, Any]], folder: Path) -> Manifest:
+def _check_columns(columns: list[str], group_by: str | None) -> None:
+    has = f"It has: {', '.join(columns) or 'no columns'}."
     for needed in _REQUIRED:
         if needed not in columns:
             raise DatasetError(
-                f"The table has no column {needed!r}.{did_you_mean(needed, columns)} It has: "
-                f"{', '.join(columns) or 'no columns'}. Needed: path, label; optional: split."
+                f"The table has no column {needed!r}.{did_you_mean(needed, columns)} {has} "
+                "Needed: path, label; optional: split, group."
             )
-    samples: list[Sample] = []
-    problems: list[Problem] = []
-    for number, row in enumerate(rows, start=2):  # the header is line 1
-        found = _scan_row(row, number, folder)
-        if isinstance(found, Sample):
-            samples.append(found)
-        else:
-            problems.append(found)
-    return Manifest(tuple(samples), tuple(problems))
+    if group_by is not None and group_by not in columns:
+        raise DatasetError(
+            f"The table has no column {group_by!r} to group by.{did_you_mean(group_by, columns)} "
+            f"{has} Give the name of one (regular expressions are for folders)."
+        )
 
 
-def _scan_row(row: Mapping[str, Any], number: int, folder: Path) -> Sample | Problem:
-    name, label, side = (_text(row.get(column)) for column in (*_REQUIRED, *_OPTIONAL))
+def _scan_row(row: Mapping[str, Any], number: int, folder: Path, by: str) -> Sample | Problem:
+    name, label, side, group = (_text(row.get(column)) for column in (*_REQUIRED, _SPLIT, by))
     if not name:
         return Problem(Path(f"row {number}"), "no path")
     path = folder / name
@@ -101,7 +121,8 @@ def _scan_row(row: Mapping[str, Any], number: int, folder: Path) -> Sample | Pro
         return Problem(path, "no label")
     if side and side.lower() not in SIDES:
         return Problem(path, f"split is {side!r}; accepted are train, validation and test")
-    return read_sample(path, label, SIDES[side.lower()] if side else None)
+    found = read_sample(path, label, SIDES[side.lower()] if side else None)
+    return replace(found, group=group or None) if isinstance(found, Sample) else found
 
 
 def _text(value: Any) -> str:

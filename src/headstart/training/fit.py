@@ -8,21 +8,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.duplicates import group_photos
+from headstart.data.leaks import describe_leaks
 from headstart.data.scan import Manifest, Problem, Sample
 from headstart.data.split import Split, check_classes, list_folds, split_manifest
-from headstart.errors import DatasetError
+from headstart.data.thumbnails import make_thumbnail
+from headstart.errors import DatasetError, UnreadablePhotoError
 from headstart.evaluation.metrics import Evaluation, evaluate
 from headstart.features.extract import Features, Progress, extract_manifest
+from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
 from headstart.training.probe import UNEVEN, Probe, fit_probe, import_solver_beside
 
 # The keys of ``seconds`` in reports, in the order of the work.
-STEPS = ("scan", "decode", "prefix", "probe", "fine_tune", "evaluate")
+STEPS = ("scan", "decode", "prefix", "groups", "probe", "fine_tune", "evaluate")
 
 
 class Stopwatch:
@@ -55,6 +60,16 @@ class Mistake:
     answer: str
     probability: float
 
+    def show(self) -> tuple[bytes, str]:
+        """A thumbnail (empty when the photo cannot be read any more) and what to say of it."""
+        sample = self.sample
+        try:
+            picture = make_thumbnail(sample.path if sample.content is None else sample.content)
+        except UnreadablePhotoError:
+            picture = b""
+        says = f"{self.answer} ({self.probability:.0%}), in truth {sample.label}"
+        return picture, f"{sample.path.name}: {says}"
+
 
 @dataclass(frozen=True)
 class Training:
@@ -67,7 +82,8 @@ class Training:
         evaluation: On the test photos; None when there are none.
         validation: On the validation photos; None when there are none.
         mistakes: Test photos that were answered wrongly, the most confident first.
-        problems: Files that were not used, with reasons.
+        problems: Files that were not used, with reasons: unreadable ones, and those that a merged
+            group has set aside.
         flags: Photos that were used although they may be corrupt, with reasons.
         warnings: Sentences the user should read.
         features: The features that were used, or their record.
@@ -94,6 +110,7 @@ def train(
     runtime: str,
     stopwatch: Stopwatch,
     test: Manifest | None = None,
+    earlier: Any = None,
     use_all: bool = False,
     progress: Progress | None = None,
 ) -> Training:
@@ -107,6 +124,7 @@ def train(
         runtime: What computes the prefix.
         stopwatch: Where the seconds go.
         test: Photos of a separate test folder.
+        earlier: The record of an earlier split, which is gone on with, see `split_manifest`.
         use_all: Set no test photos aside when none are given.
         progress: Called with ``(done, all)`` photos.
 
@@ -122,7 +140,12 @@ def train(
     readable = {sample.path for sample in features.samples}
     kept = replace(manifest, samples=_keep(manifest, readable), problems=features.problems)
     tested = replace(test, samples=_keep(test, readable)) if test else None
-    split = split_manifest(kept, seed, tested, use_all=use_all)
+    with stopwatch.step("groups"):
+        pairs = find_pairs(features)
+        digests = [sample.digest for sample in features.samples]
+        found = group_photos(digests, pairs, [sample.group for sample in features.samples])
+        groups = dict(zip(digests, found, strict=True))
+    split = split_manifest(kept, seed, tested, groups=groups, earlier=earlier, use_all=use_all)
     # Only classes that can be learnt; a tested class without training photos was refused above.
     class_names = tuple(sorted({sample.label for sample in split.train}))
     with stopwatch.step("probe"):
@@ -131,7 +154,11 @@ def train(
         evaluation = _evaluate(probe, features, split.test, class_names, seed)
         validation = _evaluate(probe, features, split.validation, class_names, seed)
     mistakes = _list_mistakes(probe, features, split.test, class_names)
-    warnings = (*everything.warnings, *_describe_classes(split, class_names))
+    warnings = (
+        *everything.warnings,
+        *describe_leaks(split, features.samples, pairs),
+        *_describe_classes(split, class_names, use_all),
+    )
     return Training(
         class_names=class_names,
         probe=probe,
@@ -139,7 +166,7 @@ def train(
         evaluation=evaluation,
         validation=validation,
         mistakes=mistakes,
-        problems=features.problems,
+        problems=(*features.problems, *split.set_aside),
         flags=features.flags,
         warnings=warnings,
         features=features,
@@ -166,12 +193,11 @@ def _fit(
     features: Features, split: Split, class_names: tuple[str, ...], recipe: Recipe, seed: int
 ) -> Probe:
     rows, labels = _rows_and_labels(features, split.train, class_names)
-    groups = [sample.digest for sample in split.train]
-    smallest = min(
-        len({g for g, n in zip(groups, labels, strict=True) if n == c}) for c in set(labels)
-    )
-    count = min(recipe.folds, smallest)
-    folds = list_folds(labels, groups, count, seed) if count >= 2 else ()
+    groups = [split.groups[sample.digest] for sample in split.train]
+    sizes = Counter(label for label, _ in set(zip(labels.tolist(), groups, strict=True)))
+    # A class of one group is in the training rows of every fold, and does not limit their number.
+    count = min([recipe.folds, *(size for size in sizes.values() if size > 1)])
+    folds = list_folds(labels, groups, count, seed) if max(sizes.values()) > 1 else ()
     return fit_probe(rows, labels, len(class_names), folds)
 
 
@@ -212,7 +238,7 @@ def _rows_and_labels(
     return rows, np.array([number_of[sample.label] for sample in samples], np.intp)
 
 
-def _describe_classes(split: Split, class_names: tuple[str, ...]) -> Iterator[str]:
+def _describe_classes(split: Split, class_names: tuple[str, ...], use_all: bool) -> Iterator[str]:
     counts = Counter(sample.label for sample in split.train)
     few = [name for name in class_names if counts[name] < 20]
     if few:
@@ -231,3 +257,8 @@ def _describe_classes(split: Split, class_names: tuple[str, ...]) -> Iterator[st
     untested = [name for name in class_names if split.test and not tested[name]]
     if untested:
         yield f"No test photos of: {', '.join(untested)}; nothing is known about them."
+    if not split.test and not use_all:
+        yield (
+            "No photos were set aside for a test, because every class has fewer than three groups "
+            "of photos: nothing is known about the accuracy. Add photos, or give some with --test."
+        )
