@@ -45,7 +45,7 @@ HOMES = {
     "tensorflow": KERAS_HOMES,
     "keras": KERAS_HOMES,
     "onnx": ("runtimes.onnx_runtime", "models.efficientnet_lite.onnx_network"),
-    "onnxruntime": ("runtimes.onnx_runtime",),
+    "onnxruntime": ("runtimes.onnx_runtime", "runtimes.onnx_checks"),
     "tf2onnx": ("runtimes.onnx_runtime",),
     "scipy": ("training.",),
     "sklearn": ("classifier", "cli.demo"),

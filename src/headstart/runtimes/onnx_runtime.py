@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import BundleError, require_package
+from headstart.runtimes.onnx_checks import check_graph, limit_memory
 
 if TYPE_CHECKING:
     import keras
@@ -74,18 +75,24 @@ def open_graph(graph: bytes, output: str | None = None) -> Session:
         output: Name of the wanted output; the first by default.
 
     Raises:
-        BundleError: onnxruntime refuses the graph, it has another input, or no such output. The
-            session raises it where photos of this size cannot be computed.
+        BundleError: The graph holds what is not accepted (see `onnx_checks`), onnxruntime refuses
+            it, it has another input, or no such output. The session raises it where photos of this
+            size cannot be computed.
     """
     require_package("onnxruntime", purpose="the runtime onnxruntime")
+    check_graph(graph)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, and needs no line on stderr
     # The callers run one batch per core; see headstart.data.stream.
     options.intra_op_num_threads = 1
+    options.add_session_config_entry(*limit_memory())
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        # Its fallback would print to stdout, and try the same again.
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's errors share no base but Exception
         raise BundleError(f"onnxruntime refuses the graph: {_first_line(error)}") from error
     names = [value.name for value in session.get_outputs()]
