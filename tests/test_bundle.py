@@ -24,6 +24,7 @@ from headstart.bundle import (
     WEIGHTS,
     check_output,
     dump_arrays,
+    dump_manifest,
     load_bundle,
     parse_arrays,
     save_bundle,
@@ -77,7 +78,7 @@ def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> 
     members = read_members(path)
     manifest = json.loads(members[MANIFEST])
     change(manifest)
-    write_members(path, {**members, MANIFEST: json.dumps(manifest).encode()})
+    write_members(path, {**members, MANIFEST: dump_manifest(manifest)})
 
 
 # ---- what is saved is loaded
@@ -137,7 +138,51 @@ def test_an_unpacked_bundle_is_a_bundle(bundle: Path, tmp_path: Path) -> None:
         load_bundle(folder)
 
 
+@pytest.mark.parametrize("mask", [0x01, 0x20, 0xFF])
+def test_every_changed_byte_of_an_unpacked_manifest_is_refused_or_harmless(
+    bundle: Path, tmp_path: Path, mask: int
+) -> None:
+    folder = tmp_path / "unpacked"
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(folder)
+    whole, data = load_bundle(bundle).manifest, (folder / MANIFEST).read_bytes()
+    refused = 0
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= mask
+        (folder / MANIFEST).write_bytes(damaged)
+        try:
+            assert load_bundle(folder).manifest == whole, f"byte {position}"
+        except BundleError:
+            refused += 1
+    assert refused > 0.9 * len(data)
+
+
+def test_a_manifest_without_its_digest_is_refused(bundle: Path) -> None:
+    members = read_members(bundle)
+    manifest = json.loads(members[MANIFEST])
+    for change in ({"seed": 1}, {"digest": "0" * 64}):
+        text = json.dumps({**manifest, **change}).encode()
+        write_members(bundle, {**members, MANIFEST: text})
+        with pytest.raises(BundleError, match="does not match its own digest"):
+            load_bundle(bundle)
+    del manifest["digest"]
+    write_members(bundle, {**members, MANIFEST: json.dumps(manifest).encode()})
+    with pytest.raises(BundleError, match="has no valid 'digest'"):
+        load_bundle(bundle)
+
+
 # ---- writing
+
+
+def test_what_a_killed_save_has_left_is_swept(bundle: Path) -> None:
+    left = bundle.with_name(f".{bundle.name}.4711.0123abcd.tmp")
+    left.write_bytes(b"half")
+    save_bundle(bundle, make_manifest(), MEMBERS, force=True)
+    assert left.exists(), "it may still be written"
+    os.utime(left, (0, 0))
+    save_bundle(bundle, make_manifest(), MEMBERS, force=True)
+    assert not left.exists()
 
 
 def test_an_existing_output_is_kept_without_force(bundle: Path) -> None:
@@ -328,7 +373,7 @@ def test_any_value_in_a_manifest_is_used_or_refused(
     strange = tmp_path / "strange"
     members = read_members(bundle)
     manifest = {**json.loads(members[MANIFEST]), key: value}
-    write_members(strange, {**members, MANIFEST: json.dumps(manifest).encode()})
+    write_members(strange, {**members, MANIFEST: dump_manifest(manifest)})
     refused = None
     try:
         assert len(load(strange).classes_) >= 2

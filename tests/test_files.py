@@ -19,6 +19,7 @@ from headstart.files import (
     digest_bytes,
     digest_file,
     free_bytes,
+    sweep_temporary,
     write_bytes,
 )
 
@@ -196,3 +197,36 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 def run_python(code: str, *arguments: object) -> int:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, timeout=60, check=False).returncode
+
+
+def test_only_our_own_old_temporary_files_of_this_path_are_swept(target: Path) -> None:
+    folder = target.parent
+    stale = ".model.bin.4711.0123abcd.tmp"
+    kept = [
+        ".model.bin.4711.0123abce.tmp",  # written a moment ago
+        ".model2bin.4711.0123abcd.tmp",
+        ".other.bin.4711.0123abcd.tmp",
+        ".model.bin.4711.0123abcd",
+        ".model.bin.x.0123abcd.tmp",
+        "model.bin",
+    ]
+    for name in (stale, *kept):
+        (folder / name).write_bytes(b"x")
+        if name != kept[0]:
+            os.utime(folder / name, (0, 0))
+    (folder / ".model.bin.1.00000000.tmp").mkdir()
+    os.utime(folder / ".model.bin.1.00000000.tmp", (0, 0))
+    sweep_temporary(target)
+    assert {path.name for path in folder.iterdir()} == {*kept, ".model.bin.1.00000000.tmp"}
+    sweep_temporary(folder / "missing" / "a")
+
+
+def test_the_name_of_a_temporary_file_is_one_that_is_swept(target: Path) -> None:
+    with atomic_write(target) as file:
+        (left,) = [path for path in target.parent.iterdir() if path != target]
+        os.utime(left, (0, 0))
+        sweep_temporary(target)
+        assert not left.exists() or os.name == "nt"
+        left.write_bytes(b"new")
+        file.write(b"")
+    assert target.read_bytes() == b"new"

@@ -3,7 +3,8 @@
 A bundle is one zip file (stored, not compressed) or a folder with the same members::
 
     manifest.json        format number, class names, preprocessing, backbone, recipe, evaluation,
-                         split, versions, and the digest and size of every other member
+                         split, versions, the digest and size of every other member, and its own
+                         digest
     graph.onnx           photos (batch, size, size, 3) uint8 → features, probabilities
     weights.safetensors  the head (``head/kernel``, ``head/bias``) and the backbone's weights
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from headstart.errors import BundleError, OutputExistsError
 from headstart.evaluation.metrics import Evaluation
-from headstart.files import atomic_write, digest_bytes
+from headstart.files import atomic_write, digest_bytes, sweep_temporary
 
 FORMAT = 1
 GRAPH, WEIGHTS, MANIFEST = "graph.onnx", "weights.safetensors", "manifest.json"
@@ -42,6 +43,7 @@ _REQUIRED: tuple[tuple[str, type], ...] = (
     ("runtime", str),
     ("seed", int),
     ("members", dict),
+    ("digest", str),
 )
 
 
@@ -101,6 +103,8 @@ def save_bundle(
 ) -> None:
     """Write a bundle atomically; digests and format number are added here.
 
+    What a killed save of the same bundle has left beside it goes.
+
     Raises:
         OutputExistsError, BundleError, HeadstartError: It exists, or cannot be written.
     """
@@ -108,12 +112,27 @@ def save_bundle(
     listed = {
         name: {"sha256": digest_bytes(data), "bytes": len(data)} for name, data in members.items()
     }
-    # ASCII with escapes: a class name may come from a folder's name that is not UTF-8.
-    text = json.dumps({"format": FORMAT, **manifest, "members": listed})
+    text = dump_manifest({"format": FORMAT, **manifest, "members": listed})
+    sweep_temporary(path)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in {MANIFEST: text.encode(), **members}.items():
+        for name, data in {MANIFEST: text, **members}.items():
             # A fixed time stamp: equal contents make equal files.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+
+
+def dump_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """A manifest as JSON with the digest of itself: a folder has no checksum as a zip has.
+
+    >>> dump_manifest({"format": 1})[:36]
+    b'{"format": 1, "digest": "5e5fbf8b210'
+    """
+    # ASCII with escapes: a class name may come from a folder's name that is not UTF-8.
+    return json.dumps({**manifest, "digest": _digest_manifest(manifest)}).encode()
+
+
+def _digest_manifest(manifest: Mapping[str, Any]) -> str:
+    plain = {key: value for key, value in manifest.items() if key != "digest"}
+    return digest_bytes(json.dumps(plain, sort_keys=True).encode())
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -181,6 +200,8 @@ def _check(path: Path, reader: _FolderReader | _ZipReader) -> Bundle:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: {MANIFEST} is not JSON ({error}).") from error
     _check_manifest(path, manifest)
+    if manifest.pop("digest") != _digest_manifest(manifest):
+        raise BundleError(f"{path} is damaged: {MANIFEST} does not match its own digest.")
     members = {}
     for name in (GRAPH, WEIGHTS):
         entry = manifest["members"].get(name)

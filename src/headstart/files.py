@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -111,6 +113,25 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise HeadstartError(_write_failure(path, error)) from error
         raise
+
+
+# A file that nobody has written to for this long is not being written.
+_STALE_SECONDS = 3600.0
+
+
+def sweep_temporary(path: Path) -> None:
+    """Remove what killed writes of ``path`` have left beside it, an hour after they ended.
+
+    Only names of `atomic_write` for this very path are touched; another process that is writing it
+    right now keeps its file.
+    """
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.[0-9a-f]{{8}}\.tmp")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
+                        Path(entry.path).unlink()
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
