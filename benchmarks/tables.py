@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/recipes.md")
+DOCUMENTS = ("README.md", "docs/recipes.md", "docs/splits.md")
 
 Row = dict[str, str]
 
@@ -84,6 +84,44 @@ def first_light() -> list[list[str]]:
     return [header, *rows]
 
 
+def duplicates() -> list[list[str]]:
+    rows = [
+        [
+            row["dataset"],
+            row["photos"],
+            row["what"],
+            f"{row['found']} of {row['of']}",
+            f"{float(row['share']):.1%} [{float(row['low']):.1%}, {float(row['high']):.1%}]",
+        ]
+        for row in read("duplicates")
+        if row["what"].startswith(("planted", "precision")) and row["share"]
+    ]
+    return [["photos", "how many", "what", "right", "share, 95 % interval"], *rows]
+
+
+def duplicates_worth() -> list[list[str]]:
+    rows = [
+        [row["what"].removeprefix("accuracy: "), row["photos"], f"{float(row['share']):.1%}"]
+        for row in read("duplicates")
+        if row["what"].startswith("accuracy")
+    ]
+    return [["photos and split", "how many", "accuracy"], *rows]
+
+
+def duplicates_cost() -> list[list[str]]:
+    rows = [
+        [
+            row["what"].removeprefix("groups: "),
+            row["photos"],
+            f"{float(row['seconds']):.2f}",
+            f"{float(row['share']):.0%}",
+        ]
+        for row in read("duplicates")
+        if row["what"].startswith("groups")
+    ]
+    return [["`headstart train`", "photos", "seconds", "of the whole run"], *rows]
+
+
 def _figure(value: str, unit: str) -> str:
     if not value:
         return ""
@@ -94,6 +132,9 @@ def _figure(value: str, unit: str) -> str:
 
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
+    "duplicates": duplicates,
+    "duplicates_cost": duplicates_cost,
+    "duplicates_worth": duplicates_worth,
     "first_light": first_light,
     "float16": float16,
     "squaring": squaring,

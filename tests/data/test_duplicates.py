@@ -294,9 +294,17 @@ def test_what_stands_out_is_proposed(block):
 def test_a_long_burst_is_proposed_although_nobody_stands_out():
     unit = normalise(near(*[0] * 30, *range(1, 30)))
     pairs, _ = propose_pairs(unit.astype(np.float32))
+    assert {tuple(pair) for pair in pairs.tolist()} == set(expect_pairs(unit))
     groups = join_groups([f"{row:03d}" for row in range(len(unit))], map(tuple, pairs.tolist()))
     assert set(groups[:30]) == {"000"}
     assert len(set(groups)) == 30
+
+
+@pytest.mark.parametrize(("cosine", "count"), [(0.5, 0), (0.6, 1)])
+def test_what_is_far_is_not_proposed_among_few_photos_either(cosine, count):
+    unit = np.eye(4, 8, dtype=np.float32)
+    unit[1, :2] = cosine, (1 - cosine**2) ** 0.5
+    assert len(propose_pairs(unit)[0]) == count
 
 
 def test_many_photos_are_looked_up_in_cells(monkeypatch):

@@ -34,7 +34,7 @@ _NEAREST, _TENTH, _SHARE, _NEAR, _FAR = 3, 10, 0.65, 0.85, 0.55
 _BLOCK, _EXACT, _CELL, _CENTRES = 512, 10_000, 1000, 3
 
 # Confirmed are correlations from here on: planted copies have 0.83 or more, different things up to
-# 0.59. A burst may have less, when the network too finds its photos unusually alike.
+# 0.66. A burst may have less, when the network too finds its photos unusually alike.
 _COPY, _BURST, _BURST_SIMILARITY = 0.72, 0.6, 0.9
 
 # Below this at a coarse level a pair is given up: planted copies have 0.90 or more.
