@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from headstart.data.duplicates import Pair
 from headstart.data.labelled import scan_labelled
 from headstart.data.scan import scan_folder
 from headstart.features import near_duplicates
+from headstart.features.cache import ActivationCache
 from headstart.features.extract import Features
 from headstart.features.maintenance import describe_cache, verify_cache
 from headstart.features.near_duplicates import find_pairs
@@ -108,6 +110,26 @@ def test_what_cannot_be_read_is_tried_again(photos: Path, looks: list[Path]) -> 
     looks.clear()
     assert len(find_pairs(features)) == 1
     assert set(looks) == {"2_a.jpg", "2_b.jpg"}
+
+
+def test_of_what_cannot_be_read_nothing_is_kept(photos: Path, empty_cache: Path) -> None:
+    features = make_features(scan_folder(photos).samples)
+    for path in photos.glob("*/*"):
+        path.unlink()
+    assert find_pairs(features) == []
+    assert list(empty_cache.glob("activations-*/*.npy")) == []
+
+
+def test_a_pair_that_was_given_up_is_looked_at_again_by_who_wants_its_correlation(
+    photos: Path,
+) -> None:
+    samples = scan_folder(photos).samples
+    with contextlib.closing(ActivationCache(near_duplicates._SPACE)) as cache:
+        comparison = near_duplicates._Comparison(samples, cache)
+        pairs = np.array([[0, 1]], np.intp)
+        assert comparison.compare(pairs, 0.75).max() == -1
+        assert comparison.compare(pairs, -1.0).min() > -1
+        assert comparison.compare(pairs, 0.75).max() == -1
 
 
 def test_a_damaged_shard_costs_a_second_look(photos: Path, looks: list[Path]) -> None:

@@ -225,7 +225,14 @@ def test_near_duplicates_across_given_sides_are_listed_and_not_moved(
     assert classifier.evaluation.photos == 8
 
 
-def test_a_class_of_one_burst_is_trained_and_the_others_are_still_validated(photos: Path) -> None:
+def test_a_class_of_one_burst_is_trained_and_the_others_are_still_validated(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    list_folds = fit.list_folds
+    monkeypatch.setattr(
+        fit, "list_folds", lambda *rest: counts.append(rest[2]) or list_folds(*rest)
+    )
     for path in (photos / "dark").iterdir():
         path.unlink()
     for quality in (40, 50, 60, 70, 80, 90):
@@ -234,7 +241,8 @@ def test_a_class_of_one_burst_is_trained_and_the_others_are_still_validated(phot
     found = sides(classifier, photos)
     assert {side for path, side in found.items() if path.startswith("dark")} == {"train"}
     assert any("No test photos of: dark" in text for text in classifier.warnings)
-    assert len(classifier.bundle.manifest["strengths"]) > 1  # there were folds
+    assert len(classifier.bundle.manifest["strengths"]) > 1
+    assert counts == [5]
 
 
 def test_when_nothing_can_be_tested_it_is_said(originals: Path) -> None:
