@@ -15,7 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/recipes.md", "docs/splits.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/recipes.md",
+    "docs/splits.md",
+    "docs/formats.md",
+    "docs/intervals.md",
+)
 
 Row = dict[str, str]
 
@@ -122,6 +128,10 @@ def duplicates_cost() -> list[list[str]]:
     return [["`headstart train`", "photos", "seconds", "of the whole run"], *rows]
 
 
+def _percent(row: Row, column: str) -> str:
+    return f"{float(row[column]):.0%}"
+
+
 def _figure(value: str, unit: str) -> str:
     if not value:
         return ""
@@ -131,10 +141,48 @@ def _figure(value: str, unit: str) -> str:
     return f"{number:.3g} {unit}" if abs(number) < 1000 else f"{number:,.0f} {unit}"
 
 
+def coverage() -> list[list[str]]:
+    header = ["figure", "photos", "interval", "holds the truth", "mean width"]
+    rows = []
+    for row in read("coverage"):
+        mark = "**" if row["ours"] == "yes" else ""
+        held = f"{mark}{float(row['coverage']):.1%}{mark}"
+        method = f"{mark}{row['method']}{mark}"
+        truth = f"{row['photos']}, truth {float(row['truth']):.3g}"
+        rows.append([row["figure"], truth, method, held, row["mean width"]])
+    return [header, *rows]
+
+
+def damage() -> list[list[str]]:
+    header = ["photos", "damage", "refused", "of the others flagged"]
+    rows = []
+    for row in read("damage"):
+        flagged = f"{row['flagged']} of {row['accepted']}"
+        rows.append([row["dataset"], row["damage"], row["refused"], flagged])
+    return [header, *rows]
+
+
+def decoding() -> list[list[str]]:
+    header = ["photo", "MB", "decode ms", "of it loading", "Pillow ms", "network ms", "part"]
+    columns = ("MB", "decode ms", "load ms", "Pillow ms", "network ms")
+    rows = [
+        [
+            row["kind"],
+            *(f"{float(row[column]):.3g}" for column in columns),
+            _percent(row, "decoding's part"),
+        ]
+        for row in read("decoding")
+    ]
+    return [header, *rows]
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
     "duplicates_worth": duplicates_worth,
+    "coverage": coverage,
+    "damage": damage,
+    "decoding": decoding,
     "first_light": first_light,
     "float16": float16,
     "squaring": squaring,

@@ -45,7 +45,7 @@ def find_damage(data: bytes) -> str | None:
 
     The whole file is decoded at an eighth of its size, in grey: about 7 ms of processor time per
     megabyte of file. Whoever decodes the photo anyway gets the answer with the pixels, for
-    nothing: `headstart.data.decode.decode_checked`.
+    next to nothing: `headstart.data.decode.decode_checked`.
 
     >>> find_damage(b"no JPEG") is None
     True

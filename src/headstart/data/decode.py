@@ -87,7 +87,7 @@ def decode_checked(
 ) -> tuple[Pixels, str | None]:
     """What `decode_photo` gives, and why the photo may be corrupt although it can be read, or None.
 
-    See `headstart.data.damage`; it costs nothing here.
+    See `headstart.data.damage`; here it costs next to nothing.
 
     Raises:
         UnreadablePhotoError: With a reason that can be shown to a user.

@@ -251,9 +251,10 @@ def estimate_repeated(
     """Accuracy by repeated cross-validation, from the out-of-fold hits of each repeat.
 
     A photo counts by its share of hits over the repeats: more repeats take away the chance of the
-    folds, and nothing of the chance of the photos. The corrected resampled t interval (Nadeau and
-    Bengio 2003, https://doi.org/10.1023/A:1024068626366), whose units are the folds, is wider, and
-    covers worse where few photos are wrong; benchmarks/coverage.py has both.
+    folds, and nothing of the chance of the photos. That other training photos would have given
+    another classifier is left out; the corrected resampled t interval (Nadeau and Bengio 2003,
+    https://doi.org/10.1023/A:1024068626366) has it, and is wider by a tenth to a fifth:
+    benchmarks/coverage.py has both.
 
     Args:
         hits: ``(repeat, photo)`` booleans.
