@@ -46,6 +46,8 @@ HOMES = {
     "keras": KERAS_HOMES,
     "onnx": ("runtimes.onnx_runtime", "models.efficientnet_lite.onnx_network"),
     "onnxruntime": ("runtimes.onnx_runtime", "runtimes.onnx_checks"),
+    "openvino": ("runtimes.openvino_runtime",),
+    "ai_edge_litert": ("runtimes.litert_runtime",),
     "tf2onnx": ("runtimes.onnx_runtime",),
     "scipy": ("training.",),
     "sklearn": ("classifier", "cli.demo"),
@@ -61,7 +63,7 @@ HOMES = {
 # Slow to import, or not always installed: only inside functions.
 LAZY = {
     *("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "scipy", "sklearn"),
-    *("pillow_heif", "simplejpeg"),
+    *("pillow_heif", "simplejpeg", "openvino", "ai_edge_litert"),
 }
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "manager", "misc"}

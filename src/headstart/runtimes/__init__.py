@@ -1,6 +1,7 @@
 """What computes a frozen prefix: one file each, one table.
 
-TensorFlow is the reference; every other runtime must agree with it within `TOLERANCE`.
+TensorFlow is the reference; every other runtime must agree with it within `TOLERANCE`. The row of a
+runtime is held to that by `headstart.testing.check_runtime`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,27 @@ if TYPE_CHECKING:
 # Largest relative error per photo (norm of the difference over norm of the reference), float32.
 TOLERANCE = 1e-3
 
+# Not a row of the table: the fastest row that agrees, see `headstart.features.choice`.
+AUTO, DEFAULT_RUNTIME, REFERENCE = "auto", "onnxruntime", "tensorflow"
+
+# Called from several threads at once; each call computes on one thread where the library allows.
 Session = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 class Computable(Protocol):
     """What a runtime needs to know of a prefix; `headstart.models.boundary.Prefix` has it."""
+
+    @property
+    def weights_digest(self) -> str:
+        """sha256 that changes with the weights."""
+
+    @property
+    def boundary(self) -> str:
+        """Where the prefix ends."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of its square input in pixels."""
 
     @property
     def write_graph(self) -> Callable[[], bytes] | None:
@@ -38,27 +55,84 @@ class Runtime:
 
     Attributes:
         name: As the user writes it.
-        package: What must be installed.
-        open: ``(prefix, build_model) → session``; a session maps ``(batch, size, size, 3)`` uint8
-            photos to ``(batch, feature)`` float32. ``build_model`` gives the prefix as a Keras
-            model, for runtimes that start from one.
+        packages: What must be installed; the first is the runtime itself.
+        open_session: ``(prefix, build_model) → session``; see `open`.
     """
 
     name: str
-    package: str
-    open: Callable[[Any, Callable[[], keras.Model]], Session]
+    packages: tuple[str, ...]
+    open_session: Callable[[Any, Callable[[], keras.Model]], Session]
 
     @property
     def identity(self) -> str:
-        """Name and version: part of the cache key, because numbers may change with either."""
-        return f"{self.name} {importlib.metadata.version(self.package)}"
+        """Names and versions: part of the cache key, because numbers may change with either."""
+        others = (f", {name} {get_version(name)}" for name in self.packages[1:])
+        return f"{self.name} {get_version(self.packages[0])}{''.join(others)}"
+
+    def require(self) -> None:
+        """Raise `MissingPackageError` unless it is installed; nothing is imported."""
+        require_package(*self.packages, purpose=f"the runtime {self.name}")
+
+    def open(self, prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
+        """A session on a prefix.
+
+        Args:
+            prefix: The frozen part of a network.
+            build_model: Gives the prefix as a Keras model, for runtimes that start from one.
+
+        Returns:
+            A function from ``(batch, size, size, 3)`` uint8 photos to ``(batch, feature)`` float32;
+            it raises `HeadstartError` for photos of another form.
+        """
+        session = self.open_session(prefix, build_model)
+        wanted = (prefix.image_size, prefix.image_size, 3)
+
+        def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            if images.shape[1:] != wanted or images.dtype != np.uint8:
+                raise HeadstartError(
+                    f"The runtime {self.name} was given photos {images.shape} {images.dtype}; "
+                    f"this network computes (batch, {', '.join(map(str, wanted))}) uint8."
+                )
+            return session(images)
+
+        return run
+
+
+def get_version(package: str) -> str:
+    """The version of an installed package, by the name under which it is imported."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # it has another name there: tensorflow-cpu
+        names = importlib.metadata.packages_distributions().get(package, [])
+        return importlib.metadata.version(names[0]) if names else "of an unknown version"
+
+
+def shorten(error: Exception, line: int = 0) -> str:
+    r"""One line of a library's message: the others are for its own developers.
+
+    >>> shorten(ValueError("no such operator\nat model.cc:7"))
+    'no such operator'
+    """
+    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+    return lines[line] if lines else type(error).__name__
 
 
 def _open_onnxruntime(prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
     from headstart.runtimes import onnx_runtime
 
-    graph = prefix.write_graph() if prefix.write_graph else onnx_runtime.convert(build_model())
-    return onnx_runtime.open_graph(graph)
+    return onnx_runtime.open_graph(onnx_runtime.get_graph(prefix, build_model))
+
+
+def _open_openvino(prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
+    from headstart.runtimes import onnx_runtime, openvino_runtime
+
+    return openvino_runtime.open_graph(onnx_runtime.get_graph(prefix, build_model))
+
+
+def _open_litert(prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
+    from headstart.runtimes import litert_runtime
+
+    return litert_runtime.open_graph(litert_runtime.get_graph(prefix, build_model))
 
 
 def _open_tensorflow(prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
@@ -67,9 +141,16 @@ def _open_tensorflow(prefix: Computable, build_model: Callable[[], keras.Model])
     return tensorflow_runtime.open_model(build_model())
 
 
+# In the order of preference between equals.
 RUNTIMES: dict[str, Runtime] = {
-    "onnxruntime": Runtime("onnxruntime", "onnxruntime", _open_onnxruntime),
-    "tensorflow": Runtime("tensorflow", "tensorflow", _open_tensorflow),
+    runtime.name: runtime
+    for runtime in (
+        Runtime("onnxruntime", ("onnxruntime",), _open_onnxruntime),
+        Runtime("openvino", ("openvino",), _open_openvino),
+        # Its graphs are written by TensorFlow's converter, whose version shows in the numbers.
+        Runtime("litert", ("ai_edge_litert", "tensorflow"), _open_litert),
+        Runtime("tensorflow", ("tensorflow",), _open_tensorflow),
+    )
 }
 
 
@@ -80,10 +161,22 @@ def get_runtime(name: str) -> Runtime:
         HeadstartError: Unknown name.
         MissingPackageError: Its package is not installed.
     """
-    if name not in RUNTIMES:
-        raise HeadstartError(
-            f"{name!r} is not a known runtime.{did_you_mean(name, RUNTIMES)} "
-            f"Known: {', '.join(RUNTIMES)}."
-        )
-    require_package(RUNTIMES[name].package, purpose=f"the runtime {name}")
+    check_runtime_name(name, (*RUNTIMES,))
+    RUNTIMES[name].require()
     return RUNTIMES[name]
+
+
+def require_runtime(name: str) -> None:
+    """Raise what `get_runtime` raises, but let ``"auto"`` pass: before any time is spent."""
+    check_runtime_name(name, (AUTO, *RUNTIMES))
+    if name != AUTO:
+        RUNTIMES[name].require()
+
+
+def check_runtime_name(name: str, known: tuple[str, ...]) -> None:
+    """Raise `HeadstartError` with the nearest known names unless a name is known."""
+    if name not in known:
+        raise HeadstartError(
+            f"{name!r} is not a known runtime.{did_you_mean(name, known)} "
+            f"Known: {', '.join(known)}."
+        )

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import BundleError, require_package
+from headstart.errors import BackboneError, BundleError, require_package
+from headstart.runtimes import shorten
+from headstart.runtimes.graphs import get_converted
 from headstart.runtimes.onnx_checks import check_graph, limit_memory
 
 if TYPE_CHECKING:
     import keras
 
-    from headstart.runtimes import Session
+    from headstart.runtimes import Computable, Session
 
 _OPSET = 17
+
+
+def get_graph(prefix: Computable, build_model: Callable[[], keras.Model]) -> bytes:
+    """The ONNX graph of a prefix: written without TensorFlow, from the cache, or converted now."""
+    if prefix.write_graph:
+        return prefix.write_graph()
+    packages = ("tensorflow", "keras", "tf2onnx")
+    require_package(*packages, purpose="converting a Keras model to ONNX")
+    return get_converted(prefix, ".onnx", packages, lambda: convert(build_model()))
 
 
 def convert(model: keras.Model) -> bytes:
@@ -23,6 +35,7 @@ def convert(model: keras.Model) -> bytes:
 
     Raises:
         MissingPackageError: tf2onnx or TensorFlow is missing.
+        BackboneError: The model has operators that ONNX does not have.
     """
     require_package("tensorflow", "tf2onnx", purpose="converting a Keras model to ONNX")
     import tensorflow as tf
@@ -34,9 +47,14 @@ def convert(model: keras.Model) -> bytes:
         return {"features": model(tf.cast(photos, tf.float32), training=False)}
 
     function = tf.function(forward, input_signature=[specification])
-    converted, _ = tf2onnx.convert.from_function(
-        function, input_signature=[specification], opset=_OPSET
-    )
+    try:
+        converted, _ = tf2onnx.convert.from_function(
+            function, input_signature=[specification], opset=_OPSET
+        )
+    except Exception as error:  # whatever the layers and the converter raise
+        raise BackboneError(
+            f"{model.name} cannot be converted to ONNX: {shorten(error)}"
+        ) from error
     for value in (*converted.graph.input, *converted.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return bytes(converted.SerializeToString())
@@ -94,7 +112,7 @@ def open_graph(graph: bytes, output: str | None = None) -> Session:
             graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:  # onnxruntime's errors share no base but Exception
-        raise BundleError(f"onnxruntime refuses the graph: {_first_line(error)}") from error
+        raise BundleError(f"onnxruntime refuses the graph: {shorten(error)}") from error
     names = [value.name for value in session.get_outputs()]
     wanted = output or names[0]
     if wanted not in names:
@@ -109,12 +127,8 @@ def open_graph(graph: bytes, output: str | None = None) -> Session:
             result: npt.NDArray[np.float32] = session.run([wanted], {inputs[0].name: images})[0]
         except Exception as error:  # as above
             raise BundleError(
-                f"onnxruntime cannot compute photos {images.shape}: {_first_line(error)}"
+                f"onnxruntime cannot compute photos {images.shape}: {shorten(error)}"
             ) from error
         return result
 
     return run
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

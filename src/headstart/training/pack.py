@@ -17,10 +17,7 @@ from headstart.training.fit import Training
 def make_bundle(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> Bundle:
     """The bundle of a training: its graph, its weights, and the record of how it came about."""
     probe = training.probe
-    if prefix.write_graph:
-        features_graph = prefix.write_graph()
-    else:
-        features_graph = onnx_runtime.convert(build_prefix_model(prefix))
+    features_graph = onnx_runtime.get_graph(prefix, lambda: build_prefix_model(prefix))
     graph = onnx_runtime.append_head(features_graph, probe.kernel, probe.bias)
     arrays = {"head/kernel": probe.kernel, "head/bias": probe.bias}
     if prefix.load_weights:
