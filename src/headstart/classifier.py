@@ -23,6 +23,7 @@ from headstart.errors import (
 from headstart.evaluation.metrics import Evaluation
 from headstart.predictor import Predictor, evaluate_manifest
 from headstart.recipe import get_recipe
+from headstart.runtimes import AUTO, require_runtime
 
 if TYPE_CHECKING:
     import keras
@@ -44,7 +45,8 @@ class ImageClassifier:
             feature map or vector.
         recipe: What is trained: ``"probe"``, the linear head.
         seed: Of everything random: the split and the folds of the cross-validation.
-        runtime: What computes the frozen part: ``"onnxruntime"`` or ``"tensorflow"``.
+        runtime: What computes the frozen part: ``"onnxruntime"``, ``"openvino"``, ``"litert"``,
+            ``"tensorflow"``, or ``"auto"``, the fastest that agrees with TensorFlow.
         group_by: Photos that belong together (one person, one day) and stay on one side of the
             split: a regular expression on paths, or the column of a table (by default ``group``).
 
@@ -73,7 +75,7 @@ class ImageClassifier:
         *,
         recipe: str = "probe",
         seed: int = 0,
-        runtime: str = "onnxruntime",
+        runtime: str = AUTO,
         group_by: str | None = None,
     ) -> None:
         self.backbone = backbone
@@ -119,6 +121,7 @@ class ImageClassifier:
             DatasetError, BackboneError, MissingPackageError, CacheError: With what to do.
         """
         require_package("scipy", "threadpoolctl", "onnx", purpose="training")
+        require_runtime(self.runtime)
         if not isinstance(self.seed, int) or self.seed < 0:
             raise HeadstartError(f"seed is {self.seed!r}; accepted are whole numbers from 0 on.")
         from headstart.models.loaders import load_prefix

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from headstart.cli.cache import cache_app
+from headstart.cli.doctor import doctor
 
 
 class _Commands(TyperGroup):
@@ -38,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cache_app, name="cache")
+app.command()(doctor)
 
 PhotosArgument = Annotated[
     Path, typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False)
@@ -46,6 +48,9 @@ BundleArgument = Annotated[
     Path, typer.Argument(help="A bundle made by: headstart train.", show_default=False)
 ]
 BackboneOption = Annotated[str, typer.Option(help="A name of: headstart backbones.")]
+RuntimeOption = Annotated[
+    str, typer.Option(help="auto, onnxruntime, openvino, litert or tensorflow.")
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the output.")]
@@ -119,6 +124,7 @@ def train(
     ] = None,
     recipe: Annotated[str, typer.Option(help="What is trained: probe.")] = "probe",
     backbone: BackboneOption = "efficientnet-lite0",
+    runtime: RuntimeOption = "auto",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     force: ForceOption = False,
@@ -135,7 +141,9 @@ def train(
 
     path = output or _name_bundle(photos)
     check_output(path, force)
-    classifier = ImageClassifier(backbone, recipe=recipe, seed=seed, group_by=group_by)
+    classifier = ImageClassifier(
+        backbone, recipe=recipe, seed=seed, runtime=runtime, group_by=group_by
+    )
     with out.progress("features") as report:
         classifier.fit(photos, test=test, earlier=find_bundle(path), progress=report)
     classifier.save(path, force=force)
@@ -274,6 +282,7 @@ def features(
         "features.npy"
     ),
     backbone: BackboneOption = "efficientnet-lite0",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:
@@ -283,12 +292,14 @@ def features(
     from headstart.features.extract import open_features, scan_photos
     from headstart.features.table import check_features_output, save_features
     from headstart.models.loaders import load_prefix
+    from headstart.runtimes import require_runtime
 
     check_features_output(output, force)
+    require_runtime(runtime)
     prefix, manifest = load_prefix(backbone), scan_photos(photos)
     with (
         out.progress("features") as report,
-        open_features(prefix, manifest, progress=report) as found,
+        open_features(prefix, manifest, runtime=runtime, progress=report) as found,
     ):
         if not found.samples:
             raise DatasetError(

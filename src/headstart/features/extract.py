@@ -14,16 +14,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.decode import DECODE_VERSION
 from headstart.data.decode_pool import ScannedPath
 from headstart.data.scan import Manifest, Problem, Sample, read_sample, scan_folder, scan_paths
 from headstart.data.stream import BATCH_SIZE, Content, map_photos
 from headstart.errors import CacheError
-from headstart.features.cache import ActivationCache, Space
+from headstart.features.cache import ActivationCache
+from headstart.features.choice import (
+    SlowPassError,
+    choose_runtime,
+    is_measurable,
+    make_space,
+    measure_prefix,
+    watched,
+)
 from headstart.features.maintenance import get_limit, prune_cache
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.models.loaders import load_prefix
-from headstart.runtimes import Session, get_runtime
+from headstart.runtimes import AUTO, Session, get_runtime, require_runtime
 
 if TYPE_CHECKING:
     import keras
@@ -85,7 +92,7 @@ def extract_features(
     backbone: str | keras.Model,
     photos: str | Path | Sequence[str | Path] | Manifest,
     *,
-    runtime: str = "onnxruntime",
+    runtime: str = AUTO,
     progress: Progress | None = None,
 ) -> Features:
     """The features of photos by a frozen backbone; every photo is forwarded once and cached.
@@ -93,12 +100,14 @@ def extract_features(
     Args:
         backbone: A name, or a model such as `load_backbone` gives.
         photos: A folder (with one folder per class, or without), files, or a manifest.
-        runtime: What computes: ``"onnxruntime"`` or ``"tensorflow"``.
+        runtime: What computes: ``"onnxruntime"``, ``"openvino"``, ``"litert"``, ``"tensorflow"``,
+            or ``"auto"``: whichever needs the least time, see `headstart.features.choice`.
         progress: Called with ``(done, all)`` after each batch.
 
     Raises:
         BackboneError, MissingPackageError, DatasetError, CacheError: With what to do.
     """
+    require_runtime(runtime)
     prefix, manifest = load_prefix(backbone), scan_photos(photos)
     return extract_manifest(prefix, manifest, runtime=runtime, progress=progress)
 
@@ -115,11 +124,7 @@ def scan_photos(photos: str | Path | Sequence[str | Path] | Manifest) -> Manifes
 
 
 def extract_manifest(
-    prefix: Prefix,
-    manifest: Manifest,
-    *,
-    runtime: str = "onnxruntime",
-    progress: Progress | None = None,
+    prefix: Prefix, manifest: Manifest, *, runtime: str = AUTO, progress: Progress | None = None
 ) -> Features:
     """`extract_features` for a manifest and a prefix that are at hand."""
     with open_features(prefix, manifest, runtime=runtime, progress=progress) as found:
@@ -129,32 +134,56 @@ def extract_manifest(
 
 @contextlib.contextmanager
 def open_features(
-    prefix: Prefix,
-    manifest: Manifest,
-    *,
-    runtime: str = "onnxruntime",
-    progress: Progress | None = None,
+    prefix: Prefix, manifest: Manifest, *, runtime: str = AUTO, progress: Progress | None = None
 ) -> Iterator[CachedFeatures]:
     """Compute what is not in the cache; within the block all of it can be read from there.
 
     Memory does not grow with the number of photos, but for their names and digests.
     """
+    with contextlib.ExitStack() as stack:
+        if runtime != AUTO:
+            yield stack.enter_context(_open_features(prefix, manifest, runtime, progress))
+            return
+        digests = [sample.digest for sample in manifest.samples]
+        chosen, is_watched = choose_runtime(prefix, digests), is_measurable(prefix)
+        first = _open_features(prefix, manifest, chosen, progress, is_watched=is_watched)
+        try:
+            found = stack.enter_context(first)
+        except SlowPassError:
+            measure_prefix(prefix, _decode_some(manifest.samples, prefix.image_size))
+            chosen = choose_runtime(prefix, digests)
+            found = stack.enter_context(_open_features(prefix, manifest, chosen, progress))
+        yield found
+
+
+def _decode_some(samples: Sequence[Sample], image_size: int) -> npt.NDArray[np.uint8]:
+    """The pixels of some of the photos, those that can be read."""
+    some = samples[: 4 * BATCH_SIZE]
+    with contextlib.closing(
+        map_photos(some, read_content, image_size, lambda pixels: pixels)
+    ) as batches:
+        read = [batch.rows for batch in batches if batch.items]
+    empty = np.empty((0, image_size, image_size, 3), np.uint8)
+    return np.concatenate([empty, *read])
+
+
+@contextlib.contextmanager
+def _open_features(
+    prefix: Prefix,
+    manifest: Manifest,
+    runtime: str,
+    progress: Progress | None,
+    *,
+    is_watched: bool = False,
+) -> Iterator[CachedFeatures]:
     limit, identity = get_limit(), get_runtime(runtime).identity
-    space = Space(
-        backbone=prefix.backbone,
-        weights_digest=prefix.weights_digest,
-        boundary=prefix.boundary,
-        shape=prefix.shape,
-        image_size=prefix.image_size,
-        decode_version=DECODE_VERSION,
-        runtime=identity,
-    )
-    cache = ActivationCache(space)
+    cache = ActivationCache(make_space(prefix, identity))
     try:
         digests = [sample.digest for sample in manifest.samples]
         cache.drop_damaged(digests)
         missing = set(cache.missing(digests))
         run = _Pass(prefix, cache, runtime, progress, len(digests))
+        run.is_watched = is_watched
         run.forward_copies([s for s in manifest.samples if s.digest in missing])
         failed = [
             Problem(sample.path, run.failures[sample.digest])
@@ -209,6 +238,7 @@ class _Pass:
     ) -> None:
         self._prefix, self._cache, self._runtime = prefix, cache, runtime
         self._progress, self._total = progress, total
+        self.is_watched = False
         self.failures: dict[str, str] = {}
         self.forwarded = 0
         self.seconds = {"decode": 0.0, "prefix": 0.0}
@@ -229,7 +259,7 @@ class _Pass:
         self._report(left)
         if not samples:
             return
-        session = open_beside(self._open)
+        session = open_beside(lambda: self._open(len(samples)))
         start, decoding, computing = time.perf_counter(), 0.0, 0.0
         try:
             with contextlib.closing(
@@ -256,9 +286,10 @@ class _Pass:
         self.seconds["decode"] += passed * share
         self.seconds["prefix"] += passed * (1 - share)
 
-    def _open(self) -> Session:
+    def _open(self, photos: int) -> Session:
         runtime = get_runtime(self._runtime)
-        return runtime.open(self._prefix, lambda: build_prefix_model(self._prefix))
+        session = runtime.open(self._prefix, lambda: build_prefix_model(self._prefix))
+        return watched(session, photos) if self.is_watched else session
 
     def _report(self, left: int) -> None:
         if self._progress:
