@@ -15,13 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (
-    "README.md",
-    "docs/recipes.md",
-    "docs/splits.md",
-    "docs/formats.md",
-    "docs/intervals.md",
-)
+DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 
 Row = dict[str, str]
 
@@ -132,6 +126,21 @@ def _percent(row: Row, column: str) -> str:
     return f"{float(row[column]):.0%}"
 
 
+def runtimes() -> list[list[str]]:
+    header = ["network", "runtime", "photos per second", "times keras.predict", "relative error"]
+    rows = [
+        [
+            row["backbone"],
+            f"{row['runtime']} {row['version']}",
+            f"{float(row['photos per second']):.3g}",
+            f"{float(row['times keras.predict']):.2f}",
+            row["largest relative error"],
+        ]
+        for row in read("runtimes")
+    ]
+    return [header, *rows]
+
+
 def _figure(value: str, unit: str) -> str:
     if not value:
         return ""
@@ -185,6 +194,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "decoding": decoding,
     "first_light": first_light,
     "float16": float16,
+    "runtimes": runtimes,
     "squaring": squaring,
 }
 
