@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from headstart.classifier import ImageClassifier, load
     from headstart.errors import HeadstartError
     from headstart.features.extract import extract_features
+    from headstart.models.boundary import list_boundaries
     from headstart.models.heads import attach_head
     from headstart.models.loaders import load_backbone
 
@@ -22,6 +23,7 @@ __all__ = [
     "ImageClassifier",
     "attach_head",
     "extract_features",
+    "list_boundaries",
     "load",
     "load_backbone",
 ]
@@ -31,6 +33,7 @@ _HOMES = {
     "ImageClassifier": "headstart.classifier",
     "attach_head": "headstart.models.heads",
     "extract_features": "headstart.features.extract",
+    "list_boundaries": "headstart.models.boundary",
     "load": "headstart.classifier",
     "load_backbone": "headstart.models.loaders",
 }

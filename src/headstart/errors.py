@@ -7,6 +7,7 @@ The tree::
     ├── DatasetError                a folder of photos cannot be used as it is
     ├── UnreadablePhotoError        one photo cannot be decoded; the run goes on without it
     ├── BackboneError               unknown backbone, or weights that are not what they should be
+    ├── BoundaryError               no such block or boundary, or nothing that could be trained
     ├── RuntimeMismatchError        a runtime disagrees with the reference
     ├── CacheError                  the activation cache cannot be read or written
     ├── BundleError                 a bundle is damaged, foreign, or not a bundle
@@ -41,6 +42,10 @@ class UnreadablePhotoError(HeadstartError):
 
 class BackboneError(HeadstartError):
     """The backbone is unknown, or its weights are not what they should be."""
+
+
+class BoundaryError(HeadstartError):
+    """The network cannot be cut or unfrozen there."""
 
 
 class RuntimeMismatchError(HeadstartError):

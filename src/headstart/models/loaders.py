@@ -87,6 +87,9 @@ def _catalogue_prefix(spec: BackboneSpec) -> Prefix:
         write_graph=lambda: _write_graph(spec.name, spec.image_size),
         build_model=lambda: load_backbone(spec.name),
         load_weights=lambda: load_weights(spec.name),
+        write_graph_until=lambda boundary: write_onnx_features(
+            spec.name, load_weights(spec.name), spec.image_size, boundary
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.errors import BoundaryError, did_you_mean
 from headstart.models.efficientnet_lite.architecture import (
     EPSILON,
     PIXEL_MEAN,
@@ -45,6 +46,17 @@ class _OnnxEmitter:
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self.nodes.append(self._helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
+
+    def keep_until(self, name: str) -> None:
+        """Drop the nodes after the one of a name, and the arrays that only they need."""
+        names = [node.name for node in self.nodes]
+        if name not in names:
+            raise BoundaryError(
+                f"{name!r} is not a layer of EfficientNet-Lite.{did_you_mean(name, names)}"
+            )
+        self.nodes = self.nodes[: names.index(name) + 1]
+        needed = {tensor for node in self.nodes for tensor in node.input}
+        self.initializers = [array for array in self.initializers if array.name in needed]
 
     def preprocess(self, photos: tuple[str, int]) -> tuple[str, int]:
         mean = self.constant(np.array(PIXEL_MEAN, np.float32), "preprocessing/mean")
@@ -90,29 +102,41 @@ class _OnnxEmitter:
         return x[1]
 
 
-def write_onnx_features(name: str, weights: Arrays, image_size: int) -> bytes:
-    """The graph from photos to pooled features, as a serialised ONNX model.
+def write_onnx_features(
+    name: str, weights: Arrays, image_size: int, boundary: str | None = None
+) -> bytes:
+    """The graph from photos to features, as a serialised ONNX model.
 
     Args:
         name: A key of `VARIANTS`.
         weights: The arrays of `load_weights`.
         image_size: Side of the square input in pixels.
+        boundary: Name of the layer whose output the features are; globally pooled by default.
 
     Returns:
         A model with the input ``photos`` ``(batch, size, size, 3)`` uint8 and the output
-        ``features`` ``(batch, 1280)`` float32.
+        ``features`` float32, ``(batch, 1280)`` or ``(batch, height, width, channel)``.
+
+    Raises:
+        BoundaryError: No layer has that name.
     """
     from onnx import TensorProto, helper
 
     to = _OnnxEmitter(weights)
     top, channels = emit(VARIANTS[name], to, ("photos", 3))
-    to.node("Flatten", [to.node("GlobalAveragePool", [top], "pooling")], "features", axis=1)
+    if boundary is None:
+        to.node("Flatten", [to.node("GlobalAveragePool", [top], "pooling")], "features", axis=1)
+        sizes = ["batch", channels]
+    else:
+        to.keep_until(boundary)
+        to.node("Transpose", [boundary], "features", perm=[0, 2, 3, 1])
+        sizes = ["batch", "height", "width", "channel"]
     shape = ["batch", image_size, image_size, 3]
     graph = helper.make_graph(
         to.nodes,
         name,
         [helper.make_tensor_value_info("photos", TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", channels])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, sizes)],
         to.initializers,
     )
     model = helper.make_model(
