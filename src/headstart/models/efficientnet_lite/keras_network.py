@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import BackboneError
 from headstart.models.efficientnet_lite.architecture import (
     EPSILON,
     PIXEL_MEAN,
@@ -12,7 +11,7 @@ from headstart.models.efficientnet_lite.architecture import (
     VARIANTS,
     emit,
 )
-from headstart.models.efficientnet_lite.weights import Arrays
+from headstart.models.keras_graph import set_arrays
 
 if TYPE_CHECKING:
     import keras
@@ -80,20 +79,5 @@ def build_efficientnet_lite(
     return Model(photos, x, name=name.replace("-", "_"))
 
 
-def set_weights(model: keras.Model, arrays: Arrays) -> None:
-    """Give every variable of the model its array, found by ``layer/variable``.
-
-    Raises:
-        BackboneError: An array is missing or has another shape. Arrays without a variable are
-            left out (the 1000-class top, for a model built without it).
-    """
-    for layer in model.layers:
-        for variable in layer.variables:
-            key = f"{layer.name}/{variable.name}"
-            found = arrays[key].shape if key in arrays else None
-            if found != tuple(variable.shape):
-                raise BackboneError(
-                    f"The weights do not fit: {key} needs the shape {tuple(variable.shape)}, "
-                    f"found {found or 'nothing'}."
-                )
-            variable.assign(arrays[key])
+# Every variable gets its array, found by ``layer/variable``.
+set_weights = set_arrays
