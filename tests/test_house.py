@@ -37,7 +37,9 @@ FORBIDDEN = {
 }
 
 # Package → the modules, or packages with a trailing dot, that may import it.
-KERAS_HOMES = ("models.", "runtimes.", "features.extract", "training.", "bundle", "export.")
+KERAS_HOMES = (
+    *("models.", "runtimes.", "features.extract", "training.", "bundle", "export.", "testing."),
+)
 HOMES = {
     "PIL": ("data.",),
     "pillow_heif": ("data.heic",),

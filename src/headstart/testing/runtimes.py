@@ -1,7 +1,4 @@
-"""Contract checks over the tables, for our own rows and for those of others.
-
-A check raises `AssertionError` with a sentence about the first promise that is broken.
-"""
+"""The contract of a runtime."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from headstart.models.boundary import build_prefix_model
 from headstart.models.loaders import load_prefix
 from headstart.runtimes import REFERENCE, RUNTIMES, TOLERANCE, Runtime, Session
 from headstart.runtimes.measure import make_images, relative_errors
+from headstart.testing.promises import require
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +45,7 @@ def check_runtime(runtime: Runtime, backbone: str | keras.Model = DEFAULT_BACKBO
         MissingPackageError: The runtime, or TensorFlow, is not installed.
     """
     runtime.require()
-    _require(
+    require(
         runtime.identity.startswith(f"{runtime.name} ") and any(map(str.isdigit, runtime.identity)),
         f"the identity {runtime.identity!r} is not the name and a version",
     )
@@ -63,21 +61,16 @@ def check_runtime(runtime: Runtime, backbone: str | keras.Model = DEFAULT_BACKBO
     _check_refusals(session, images)
 
 
-def _require(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise AssertionError(sentence)
-
-
 def _check_rows(session: Session, images: Images, expected: npt.NDArray[np.float32]) -> None:
     for count in (BATCH_SIZE, 1, 3, len(images)):
         rows = session(images[:count])
         wanted = (count, *expected.shape[1:])
-        _require(
+        require(
             rows.shape == wanted and rows.dtype == np.float32,
             f"{count} photos gave {rows.shape} {rows.dtype}; expected {wanted} float32",
         )
         error = relative_errors(rows, expected[:count]).max()
-        _require(
+        require(
             bool(error <= TOLERANCE),
             f"{count} photos have a relative error of {error:.2g} against TensorFlow; accepted "
             f"is {TOLERANCE:g}",
@@ -87,7 +80,7 @@ def _check_rows(session: Session, images: Images, expected: npt.NDArray[np.float
 def _check_padding(session: Session, images: Images) -> None:
     whole = session(images[:BATCH_SIZE])
     for count in (1, BATCH_SIZE - 1):
-        _require(
+        require(
             np.array_equal(session(images[:count]), whole[:count]),
             f"the rows of {count} photos depend on what else is in their batch of {BATCH_SIZE}",
         )
@@ -98,10 +91,10 @@ def _check_ownership(session: Session, images: Images) -> None:
     rows = session(first)
     kept = rows.copy()
     session(others)
-    _require(np.array_equal(rows, kept), "a later call changed the rows of an earlier one")
-    _require(np.array_equal(first, images[:BATCH_SIZE]), "the session changed the photos")
+    require(np.array_equal(rows, kept), "a later call changed the rows of an earlier one")
+    require(np.array_equal(first, images[:BATCH_SIZE]), "the session changed the photos")
     turned = np.asfortranarray(first)
-    _require(
+    require(
         np.array_equal(session(turned), kept),
         "the rows depend on how the photos lie in memory",
     )
@@ -113,7 +106,7 @@ def _check_threads(session: Session, images: Images) -> None:
     with ThreadPoolExecutor(_CALLERS) as threads:
         together: Sequence[npt.NDArray[np.float32]] = list(threads.map(session, batches))
     changed = sum(not np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
-    _require(
+    require(
         not changed,
         f"{changed} of {len(batches)} batches gave other rows when {_CALLERS} threads called at "
         "once",
@@ -131,11 +124,11 @@ def _check_refusals(session: Session, images: Images) -> None:
         try:
             session(photos)
         except HeadstartError as error:
-            _require(
+            require(
                 str(photos.shape) in str(error),
                 f"the refusal of photos {what} does not say their shape: {error}",
             )
         except Exception as error:
             raise AssertionError(f"photos {what} raise a {type(error).__name__}") from error
         else:
-            _require(False, f"photos {what} {photos.shape} are not refused")
+            require(False, f"photos {what} {photos.shape} are not refused")

@@ -1,0 +1,135 @@
+"""The contract of backbones: kept by rows of the table, and shown to reject broken twins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart import list_boundaries, load_backbone
+from headstart.models.backbones import get_backbone
+from headstart.models.boundary import Boundary
+from headstart.testing import check_backbone, settle
+
+# One per convention of preprocessing; benchmarks/backbones.py checks every row.
+ROWS = (
+    "efficientnet-lite0",
+    "keras:vgg16",
+    "keras:mobilenet_v2",
+    "keras:mobilenet_v3_small",
+    "keras:efficientnet_b0",
+    "keras:convnext_tiny",
+)
+
+
+def load(name: str, size: int = 32) -> Any:
+    model = load_backbone(name, weights=None, image_size=size)
+    settle(model)
+    return model
+
+
+def some(model: Any, count: int = 4) -> tuple[Boundary, ...]:
+    found = list_boundaries(model)
+    return tuple(found[i * (len(found) - 1) // (count - 1)] for i in range(count))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_keep_the_contract(name: str) -> None:
+    model = load(name)
+    check_backbone(model, get_backbone(name).preprocessing, boundaries=some(model))
+
+
+@pytest.fixture(scope="module")
+def sound() -> Any:
+    return load("keras:mobilenet_v2")
+
+
+def with_front(model: Any, layer: Any) -> Any:
+    import keras
+
+    photos = keras.Input(model.input_shape[1:], name="photos")
+    twin = keras.Model(photos, model(layer(photos), training=False), name="twin")
+    twin.trainable = False
+    return twin
+
+
+def test_preprocessing_that_is_wrong_or_doubled_is_rejected(sound: Any) -> None:
+    import keras
+
+    check_backbone(sound, "tf", boundaries=some(sound, 2), runtimes=())
+    with pytest.raises(AssertionError, match="does not get the preprocessing 'caffe'"):
+        check_backbone(sound, "caffe", boundaries=(), runtimes=())
+    twice = with_front(sound, keras.layers.Rescaling(1 / 127.5, offset=-1))
+    with pytest.raises(AssertionError, match="does not get the preprocessing 'tf'"):
+        check_backbone(twice, "tf", boundaries=(), runtimes=())
+
+
+def test_moving_statistics_are_rejected() -> None:
+    import keras
+
+    class Restless(keras.layers.BatchNormalization):
+        def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+            self.moving_mean.assign(self.moving_mean * 0.9)
+            return super().call(inputs, training=training, mask=mask)
+
+    photos = keras.Input((32, 32, 3))
+    x = Restless()(keras.layers.Conv2D(4, 3)(photos))
+    twin = keras.Model(photos, x, name="restless")
+    twin.trainable = False
+    layer = twin.layers[-1]
+    layer.moving_mean.assign(np.ones(4))
+    with pytest.raises(AssertionError, match=r"is not still: .*moving_mean moved"):
+        check_backbone(twin, boundaries=(), runtimes=())
+
+
+def test_a_backbone_that_is_not_frozen_is_rejected() -> None:
+    import keras
+
+    photos = keras.Input((32, 32, 3))
+    twin = keras.Model(photos, keras.layers.Conv2D(4, 3)(photos), name="thawed")
+    with pytest.raises(AssertionError, match="is not frozen"):
+        check_backbone(twin)
+
+
+def test_a_wrong_boundary_is_rejected(sound: Any) -> None:
+    import dataclasses
+
+    boundary = list_boundaries(sound)[-3]
+    wrong = dataclasses.replace(boundary, shape=(*boundary.shape[:-1], 7))
+    with pytest.raises(AssertionError, match="which says"):
+        check_backbone(sound, boundaries=(wrong,), runtimes=())
+
+
+def test_a_cut_that_loses_a_branch_is_rejected(sound: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    from headstart.testing import backbones as testing
+
+    real = testing.cut
+
+    def lossy(model: Any, boundary: Any) -> tuple[Any, Any]:
+        prefix, suffix = real(model, boundary)
+        start = keras.Input(suffix.input_shape[1:])
+        return prefix, keras.Model(start, suffix(keras.layers.Rescaling(1.01)(start)))
+
+    monkeypatch.setattr(testing, "cut", lossy)
+    with pytest.raises(AssertionError, match="is not the whole: relative error"):
+        check_backbone(sound, boundaries=some(sound, 2)[:1], runtimes=())
+
+
+def test_a_runtime_that_disagrees_is_rejected(sound: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart.testing import backbones as testing
+
+    monkeypatch.setattr(testing, "measure_agreement", lambda *_: 2e-3)
+    with pytest.raises(AssertionError, match=r"is not TensorFlow's: relative error 2\.0e-03"):
+        check_backbone(sound, boundaries=())
+
+
+def test_other_forms_are_rejected() -> None:
+    import keras
+
+    photos = keras.Input((32, 48, 3))
+    twin = keras.Model(photos, keras.layers.ReLU()(photos))
+    with pytest.raises(AssertionError, match="input shape"):
+        check_backbone(twin)
