@@ -274,23 +274,21 @@ def repeated_cross_validations() -> Iterator[Setting]:
                 for _, held_out in folds
             ]
             return {
-                "Wilson of each photo's mean *": estimate_repeated(
-                    hits, groups if size > 1 else None
+                "corrected resampled t *": estimate_repeated(hits, repeats),
+                "Wilson of each photo's mean": estimate_share(
+                    hits.mean(0), groups if size > 1 else None
                 ),
-                "corrected resampled t": corrected_resampled_t(scores, 0.2),
-                "t over the folds": corrected_resampled_t(scores, 0.0),
+                "t over the folds": estimate_folds(scores),
             }
 
         text = f"{count} photos" if size == 1 else f"{count} groups of {size}"
         yield "repeated cross-validation", f"{text}, 5 × 5 folds", truth, draw
 
 
-def corrected_resampled_t(scores: Any, test_share: float) -> Estimate:
-    """Nadeau and Bengio 2003 (https://doi.org/10.1023/A:1024068626366), by fold and repeat."""
-    values = np.asarray(scores, float)
-    count, mean = len(values), float(np.mean(values))
-    variance = float(np.var(values, ddof=1)) * (1 / count + test_share / (1 - test_share))
-    half = student_quantile(0.975, count - 1) * math.sqrt(variance)
+def estimate_folds(scores: Any) -> Estimate:
+    """A t interval that takes folds for independent."""
+    mean, count = float(np.mean(scores)), len(scores)
+    half = student_quantile(0.975, count - 1) * float(np.std(scores, ddof=1)) / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half)
 
 

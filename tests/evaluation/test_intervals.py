@@ -327,7 +327,9 @@ def test_repeated_cross_validation_covers_the_accuracy_of_the_method() -> None:
             return rows[held_out] @ weights > threshold
 
         repeats = [list_folds(count, 5, 10 * number + repeat) for repeat in range(4)]
-        covered += covers(estimate_repeated(cross_validate(predict, repeats) == labels), truth)
+        covered += covers(
+            estimate_repeated(cross_validate(predict, repeats) == labels, repeats), truth
+        )
     assert covered / 150 >= 0.89
 
 

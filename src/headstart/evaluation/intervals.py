@@ -243,28 +243,35 @@ def _predict_held_out(
 
 
 def estimate_repeated(
-    hits: npt.ArrayLike,
-    groups: Sequence[Any] | npt.NDArray[Any] | None = None,
-    *,
-    level: float = LEVEL,
+    hits: npt.ArrayLike, repeats: Sequence[Sequence[Fold]], *, level: float = LEVEL
 ) -> Estimate:
-    """Accuracy by repeated cross-validation, from the out-of-fold hits of each repeat.
+    """Accuracy by repeated cross-validation, with the corrected resampled t interval.
 
-    A photo counts by its share of hits over the repeats: more repeats take away the chance of the
-    folds, and nothing of the chance of the photos. That other training photos would have given
-    another classifier is left out; the corrected resampled t interval (Nadeau and Bengio 2003,
-    https://doi.org/10.1023/A:1024068626366) has it, and is wider by a tenth to a fifth:
-    benchmarks/coverage.py has both.
+    The scores of folds are dependent, because they share training photos; their variance is raised
+    by the ratio of test to training photos (Nadeau and Bengio 2003,
+    https://doi.org/10.1023/A:1024068626366; for repeated cross-validation Bouckaert and Frank
+    2004, https://doi.org/10.1007/978-3-540-24775-3_3). Groups are heeded by folds that keep them
+    together.
 
     Args:
-        hits: ``(repeat, photo)`` booleans.
-        groups: ``(photo,)`` what tells groups apart.
+        hits: ``(repeat, photo)`` whether the out-of-fold answers are right.
+        repeats: The folds, as `cross_validate` took them; more than one in all.
         level: Of confidence.
 
-    >>> str(estimate_repeated([[True, True, False, True], [True, False, False, True]]))
-    '0.625 [0.219, 0.908]'
+    >>> folds = [(np.array([0, 1]), np.array([2, 3])), (np.array([2, 3]), np.array([0, 1]))]
+    >>> str(estimate_repeated([[True, True, False, True]], [folds]))
+    '0.750 [-4.752, 6.252]'
     """
-    return estimate_share(np.asarray(hits, np.float64).mean(0), groups, level=level)
+    right = np.asarray(hits, np.float64)
+    scores, ratios = [], []
+    for row, folds in zip(right, repeats, strict=True):
+        for train, held_out in folds:
+            scores.append(float(row[held_out].mean()))
+            ratios.append(len(held_out) / len(train))
+    count, value = len(scores), float(right.mean())
+    variance = float(np.var(scores, ddof=1)) * (1 / count + float(np.mean(ratios)))
+    half = student_quantile((1 + level) / 2, count - 1) * math.sqrt(variance)
+    return Estimate(value, value - half, value + half)
 
 
 def student_quantile(probability: float, freedom: int) -> float:
