@@ -197,9 +197,10 @@ def new_cache(folder: Path, weights: Path) -> Path:
 
 
 def read_features(cache: Path, photos: Path) -> npt.NDArray[np.float16]:
-    """The activations of all photos of a cache that holds one space, sorted by their digests."""
+    """The activations of all photos of a cache of one network, sorted by their digests."""
     index = open_index(shards_folder(cache))
-    [[description]] = index.execute("SELECT description FROM spaces").fetchall()
+    found = index.execute("SELECT description FROM spaces").fetchall()
+    [description] = [text for (text,) in found if "near duplicates" not in text]
     index.close()
     record = json.loads(description)
     activations = ActivationCache(Space(**{**record, "shape": tuple(record["shape"])}), cache)
