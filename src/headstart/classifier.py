@@ -254,7 +254,9 @@ class ImageClassifier:
             return backbone
         if not isinstance(self.backbone, str):
             return self.backbone
-        if self.backbone.partition(":")[0] in ("local", "kerashub", "hub"):
+        # Whoever wrote a bundle may have named any address: only files are opened for it.
+        sources = ("local",) if self.bundle.path else ("local", "kerashub", "hub")
+        if self.backbone.partition(":")[0] in sources:
             prefix = load_prefix(self.backbone)
             if prefix.weights_digest == record["weights_digest"]:
                 return prefix.build_model()

@@ -16,6 +16,7 @@ from headstart.models.efficientnet_lite.weights import load_weights
 from headstart.models.keras_catalogue import Row
 from headstart.models.keras_graph import list_arrays
 from headstart.models.keras_weights import digest_weights, fetch_weights
+from headstart.models.saved_model import load_saved_model, load_saved_model_prefix
 from headstart.models.weights_files import check_is_file
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def load_backbone(
     ['block5_conv1', 'block5_conv2', 'block5_conv3', 'block5_pool']
     """
     parsed = parse_name(name)
-    load = _get_loader(parsed, name)
+    load = _get_loader(parsed)
     size = image_size if image_size is not None else parsed.image_size
     if size is not None and not 1 <= size <= _MOST_PIXELS_PER_SIDE:
         raise BackboneError(
@@ -82,12 +83,10 @@ def _choose_weights(name: BackboneName, weights: Weights) -> Weights:
     return None if option == "none" else option
 
 
-def _get_loader(parsed: BackboneName, name: str) -> Callable[..., keras.Model]:
+def _get_loader(parsed: BackboneName) -> Callable[..., keras.Model]:
     if parsed.source in ("", "keras"):
         get_backbone(_catalogue_name(parsed))  # says what is known if this is not
         parsed.check_options("weights", "image_size")
-    if parsed.source not in LOADERS:
-        raise BackboneError(f"{name!r}: this Headstart has no loader for {parsed.source}: names.")
     return LOADERS[parsed.source]
 
 
@@ -141,9 +140,17 @@ def _load_kerashub(name: BackboneName, weights: Weights, size: int | None) -> ke
     return load_kerashub(name, weights, size)
 
 
+def _load_hub(name: BackboneName, weights: Weights, size: int | None) -> keras.Model:
+    address = f"hub:{name.name}"
+    if weights != "imagenet":
+        raise BackboneError(f"{address} brings its own weights; leave out weights={weights!r}.")
+    return load_saved_model(address, image_size=size)
+
+
 # By source: (name, weights, side of the photos) → model from 0-255 photos to features.
 LOADERS: dict[str, Callable[[BackboneName, Weights, int | None], keras.Model]] = {
     "": _load_built_in,
+    "hub": _load_hub,
     "keras": _load_keras,
     "kerashub": _load_kerashub,
     "local": _load_local,
@@ -166,11 +173,13 @@ def load_prefix(backbone: str | BackboneSpec | keras.Model) -> Prefix:
     if not isinstance(backbone, str):
         return _model_prefix(backbone)
     parsed = parse_name(backbone)
+    if parsed.source == "hub":
+        return load_saved_model_prefix(backbone, _model_prefix)
     if parsed.source in ("", "keras"):
         spec = get_backbone(_catalogue_name(parsed))
         if not parsed.options:
             return _application_prefix(spec, spec.row) if spec.row else _built_in_prefix(spec)
-    _get_loader(parsed, backbone)
+    _get_loader(parsed)
     return _named_prefix(backbone)
 
 
