@@ -84,6 +84,13 @@ def first_light() -> list[list[str]]:
     return [header, *rows]
 
 
+def targets() -> list[list[str]]:
+    """The rows of `first_light` that have something to reach, on the named photos."""
+    header, *rows = first_light()
+    aimed = [bool(row["target"]) for row in read("first_light")]
+    return [header, *(row for row, is_aimed in zip(rows, aimed, strict=True) if is_aimed)]
+
+
 def duplicates() -> list[list[str]]:
     rows = [
         [
@@ -196,6 +203,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "float16": float16,
     "runtimes": runtimes,
     "squaring": squaring,
+    "targets": targets,
 }
 
 
