@@ -443,3 +443,16 @@ def test_a_photo_that_may_be_corrupt_is_used_and_listed(photos: Path, empty_cach
         assert flag.path == damaged
         assert flag.reason.startswith("may be corrupt: ")
         assert not classifier.problems
+
+
+def test_photos_of_a_group_count_as_fewer(trained: Any, photos: Path) -> None:
+    """Copies of a photo are right or wrong together: they make the interval no narrower."""
+    once = trained.evaluate(photos)
+    for path in sorted(photos.glob("*/*.png")):
+        for number in range(3):
+            shutil.copy(path, path.with_name(f"{path.stem}-{number}.png"))
+    fourfold = trained.evaluate(photos)
+    assert fourfold.photos == 4 * once.photos
+    assert fourfold.accuracy.value == once.accuracy.value
+    assert fourfold.accuracy.low == pytest.approx(once.accuracy.low, abs=0.01)
+    assert fourfold.log_loss.low == pytest.approx(once.log_loss.low, rel=0.2)

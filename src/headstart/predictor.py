@@ -122,13 +122,14 @@ def evaluate_manifest(
             f"The photos have classes the classifier does not know: {', '.join(strange)}. "
             f"It knows: {', '.join(known)}."
         )
-    rows, labels, problems = [], [], list(manifest.problems)
+    rows, labels, groups, problems = [], [], [], list(manifest.problems)
     for prediction in predictor.predict(manifest.samples, lambda sample: sample.path):
         if prediction.problem is not None:
             problems.append(Problem(prediction.item.path, prediction.problem))
         else:
             rows.append(prediction.probabilities)
             labels.append(known.index(prediction.item.label))
+            groups.append(prediction.item.group or prediction.item.digest)
     if not rows:
         raise DatasetError(
             f"No photo could be evaluated; {len(problems)} files have problems, the first: "
@@ -136,7 +137,7 @@ def evaluate_manifest(
             if problems
             else "No photos found. Expected is a folder with one folder per class."
         )
-    return evaluate(np.array(rows), np.array(labels), known, seed), tuple(problems)
+    return evaluate(np.array(rows), np.array(labels), known, seed, groups), tuple(problems)
 
 
 def read_photo(item: Any) -> Path | Content:

@@ -151,8 +151,8 @@ def train(
     with stopwatch.step("probe"):
         probe = _fit(features, split, class_names, recipe, seed)
     with stopwatch.step("evaluate"):
-        evaluation = _evaluate(probe, features, split.test, class_names, seed)
-        validation = _evaluate(probe, features, split.validation, class_names, seed)
+        evaluation = _evaluate(probe, features, split, split.test, class_names, seed)
+        validation = _evaluate(probe, features, split, split.validation, class_names, seed)
     mistakes = _list_mistakes(probe, features, split.test, class_names)
     warnings = (
         *everything.warnings,
@@ -204,6 +204,7 @@ def _fit(
 def _evaluate(
     probe: Probe,
     features: Features,
+    split: Split,
     samples: tuple[Sample, ...],
     class_names: tuple[str, ...],
     seed: int,
@@ -211,7 +212,8 @@ def _evaluate(
     if not samples:
         return None
     rows, labels = _rows_and_labels(features, samples, class_names)
-    return evaluate(probe.predict_proba(rows), labels, class_names, seed)
+    groups = [split.groups[sample.digest] for sample in samples]
+    return evaluate(probe.predict_proba(rows), labels, class_names, seed, groups)
 
 
 def _list_mistakes(
