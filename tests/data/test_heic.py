@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 
 from headstart.data.decode import Limits, decode_photo
 from headstart.data.heic import is_heic, open_heic
+from headstart.data.registration import read_thumbnail
 from headstart.data.thumbnails import make_thumbnail
 from headstart.errors import UnreadablePhotoError
 
@@ -184,3 +185,8 @@ def test_what_is_opened_says_that_it_is_upright() -> None:
 def test_thumbnails_are_made_of_it() -> None:
     image = Image.open(io.BytesIO(make_thumbnail(encode(make_pixels()), 48)))
     assert image.size == (48, 32)
+
+
+def test_near_duplicates_are_looked_for_among_heic_photos_too() -> None:
+    found, expected = (read_thumbnail(encode(make_pixels(), kind)) for kind in ("HEIF", "PNG"))
+    assert difference(found, expected) < 4

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import os
 import warnings
 from collections.abc import Callable
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from headstart.data.decode import FORMATS, Pixels, array_to_image
+from headstart.data.decode import Pixels, array_to_image, open_image
 from headstart.data.stream import Content
 from headstart.errors import UnreadablePhotoError
 
@@ -191,7 +190,7 @@ def read_thumbnail(content: Path | Content) -> Pixels:
         if isinstance(content, Path):
             content = content.read_bytes()
         if isinstance(content, bytes):
-            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = open_image(content)
             image.draft("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         else:
             image = content if isinstance(content, Image.Image) else array_to_image(content)
