@@ -146,7 +146,7 @@ def test_photos_that_make_no_classifier(photos: Any, labels: Any, message: str) 
 def test_unknown_settings_are_refused_before_any_work(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     with pytest.raises(BackboneError, match="Did you mean efficientnet-lite0"):
-        ImageClassifier("efficientnet_lite0").fit(missing)
+        ImageClassifier("efficientnet-lit0").fit(missing)
     with pytest.raises(HeadstartError, match=r"'prob' is not a known recipe. Did you mean probe"):
         ImageClassifier(recipe="prob").fit(missing)
     with pytest.raises(DatasetError, match="does not exist"):

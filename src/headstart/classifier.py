@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.bundle import WEIGHTS, Bundle, load_bundle, parse_arrays, save_bundle
+from headstart.bundle import Bundle, load_bundle, save_bundle
 from headstart.data.labelled import scan_labelled
 from headstart.data.scan import Problem, list_files
 from headstart.data.table import scan_source
 from headstart.errors import (
-    BundleError,
     DatasetError,
     HeadstartError,
     require_package,
@@ -233,39 +232,11 @@ class ImageClassifier:
         """
         if self._model is None:
             require_package("tensorflow", "keras", purpose="building the Keras model")
-            from headstart.models.heads import attach_head
+            from headstart.training.rebuild import rebuild_classifier
 
-            arrays = parse_arrays(self.bundle.members[WEIGHTS])
-            kernel, bias = arrays.get("head/kernel"), arrays.get("head/bias")
-            if kernel is None or bias is None:
-                raise BundleError(f"{self.bundle.path} is damaged: {WEIGHTS} holds no head.")
-            backbone = self._build_backbone(arrays)
-            self._model = attach_head(backbone, len(self.classes_), kernel=kernel, bias=bias)
+            known = None if isinstance(self.backbone, str) else self.backbone
+            self._model = rebuild_classifier(self.bundle, known)
         return self._model
-
-    def _build_backbone(self, arrays: dict[str, Any]) -> keras.Model:
-        from headstart.models.keras_graph import set_arrays
-        from headstart.models.loaders import load_backbone, load_prefix
-
-        record = self.bundle.manifest["backbone"]
-        if record["is_in_catalogue"]:
-            backbone = load_backbone(record["name"], weights=None)
-            set_arrays(backbone, {k.removeprefix("backbone/"): a for k, a in arrays.items()})
-            return backbone
-        if not isinstance(self.backbone, str):
-            return self.backbone
-        # Whoever wrote a bundle may have named any address: only files are opened for it.
-        sources = ("local",) if self.bundle.path else ("local", "kerashub", "hub")
-        if self.backbone.partition(":")[0] in sources:
-            prefix = load_prefix(self.backbone)
-            if prefix.weights_digest == record["weights_digest"]:
-                return prefix.build_model()
-        raise BundleError(
-            f"This classifier was trained on the Keras model {record['name']!r}, of which the "
-            "bundle holds only the graph, and which is not here as it was. Predict with it, or "
-            "attach the head to your model: "
-            "headstart.attach_head(model, num_classes, kernel=..., bias=...)."
-        )
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the bundle; returns its path.

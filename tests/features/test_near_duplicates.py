@@ -44,7 +44,11 @@ def make_features(samples: Any) -> Features:
         number = int(sample.path.name.split("_")[0])
         own = np.random.default_rng(int(sample.digest[:8], 16)).normal(size=64) * 0.05
         rows.append(np.random.default_rng(number).normal(size=64) + own)
-    return Features(np.array(rows, np.float16), tuple(samples), (), 0, {}, "test")
+    return wrap(np.array(rows, np.float16), samples)
+
+
+def wrap(rows: np.ndarray, samples: Any) -> Features:
+    return Features(tuple(samples), (), (), 0, {}, "test", rows.shape[1:], rows)
 
 
 @pytest.fixture
@@ -150,7 +154,7 @@ def test_a_damaged_shard_costs_a_second_look(photos: Path, looks: list[Path]) ->
 def test_nothing_is_written_when_there_is_nothing_to_compare(empty_cache: Path) -> None:
     samples = scan_labelled([b"a", b"b"], ["x", "y"]).samples
     rows = np.eye(2, 8, dtype=np.float16)
-    assert find_pairs(Features(rows, samples, (), 0, {}, "test")) == []
+    assert find_pairs(wrap(rows, samples)) == []
     assert list(empty_cache.glob("activations-*/*.npy")) == []
 
 
@@ -159,7 +163,7 @@ def test_photos_in_memory(empty_cache: Path) -> None:
     contents = [photo, encode(photo, 40), np.asarray(photo.transpose(Image.Transpose(0)))]
     samples = scan_labelled(contents, ["x"] * 3).samples
     rows = np.ones((3, 8), np.float16) + np.eye(3, 8, dtype=np.float16) * 0.1
-    pairs = find_pairs(Features(rows, samples, (), 0, {}, "test"))
+    pairs = find_pairs(wrap(rows, samples))
     assert [(p.row, p.other, p.kind) for p in pairs] == [
         (0, 1, "copy"),
         (0, 2, "mirrored"),

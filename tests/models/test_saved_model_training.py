@@ -17,7 +17,7 @@ import saved_models
 from PIL import Image
 
 from headstart import ImageClassifier, extract_features, load
-from headstart.errors import BackboneError, BundleError
+from headstart.errors import BundleError
 from headstart.models.boundary import build_prefix_model
 from headstart.models.loaders import load_prefix
 from headstart.models.saved_model import save_saved_model
@@ -91,7 +91,7 @@ def test_the_model_of_a_changed_saved_model_is_refused(
     backbone = load_prefix(f"hub:{tmp_path / 'net'}").build_model()
     backbone.weights[0].assign(backbone.weights[0] + 1)
     save_saved_model(backbone, tmp_path / "net", force=True)
-    with pytest.raises(BackboneError, match="has changed since it was used in training"):
+    with pytest.raises(BundleError, match="which is not here as it was"):
         _ = classifier.model
 
 
@@ -107,8 +107,16 @@ def test_a_classifier_is_trained_and_predicts(colours_folder: Path, tmp_path: Pa
     assert answers.tolist() == probabilities.argmax(1).tolist() == [0, 1, 2]
     again = load(bundle)
     assert np.array_equal(again.predict_proba(photos), probabilities)
-    with pytest.raises(BundleError, match="holds only the graph"):  # nothing is fetched for it
-        _ = again.model
+    assert np.asarray(again.model(pixels.astype(np.float32))).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_nothing_is_fetched_for_a_bundle_from_a_file(colours_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved_models.reusable(), tmp_path / "net")
+    classifier = ImageClassifier(f"hub:{tmp_path / 'net'}").fit(colours_folder)
+    bundle = classifier.save(tmp_path / "colours.headstart")
+    (tmp_path / "net").rename(tmp_path / "moved")
+    with pytest.raises(BundleError, match="which is not here as it was"):
+        _ = load(bundle).model
 
 
 def test_the_command_line_goes_all_the_way(colours_folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""The Keras model of an earlier training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.bundle import WEIGHTS, Bundle, parse_arrays
+from headstart.errors import BundleError
+from headstart.models.backbones import parse_name
+from headstart.models.heads import attach_head
+from headstart.models.loaders import load_backbone, load_prefix
+
+if TYPE_CHECKING:
+    import keras
+
+_OWNER = "backbone/"
+
+
+def rebuild_backbone(bundle: Bundle, known: keras.Model | None = None) -> keras.Model:
+    """The backbone of a bundle with its weights.
+
+    Args:
+        bundle: The bundle.
+        known: The backbone itself, where it was given as an object and is still in memory.
+
+    Raises:
+        BundleError: Neither the bundle holds it nor this machine, or it has changed.
+    """
+    record = bundle.manifest["backbone"]
+    if record["is_in_catalogue"]:
+        from headstart.models.keras_graph import set_arrays
+
+        arrays = parse_arrays(bundle.members[WEIGHTS])
+        backbone = load_backbone(record["name"], weights=None)
+        set_arrays(
+            backbone,
+            {k.removeprefix(_OWNER): a for k, a in arrays.items() if k.startswith(_OWNER)},
+        )
+        return backbone
+    found = known if known is not None else _load_named(bundle)
+    if found is None:
+        raise BundleError(
+            f"This classifier was trained on the Keras model {record['name']!r}, of which the "
+            "bundle holds only the graph, and which is not here as it was. Predict with it, or "
+            "attach the head to your model: "
+            "headstart.attach_head(model, num_classes, kernel=..., bias=...)."
+        )
+    return found
+
+
+def _load_named(bundle: Bundle) -> keras.Model | None:
+    record = bundle.manifest["backbone"]
+    parsed = parse_name(record["name"])
+    # Whoever wrote a bundle file may have named any address: only what is on this disk is opened.
+    is_here = Path(parsed.name.partition("#")[0]).exists()
+    if not parsed.source or not (is_here or bundle.path is None):
+        return None
+    prefix = load_prefix(record["name"])
+    return prefix.build_model() if prefix.weights_digest == record["weights_digest"] else None
+
+
+def rebuild_classifier(bundle: Bundle, known: keras.Model | None = None) -> keras.Model:
+    """The whole classifier of a bundle as one Keras model: 0-255 RGB photos → probabilities.
+
+    Raises:
+        BundleError: As `rebuild_backbone`, or the bundle holds no head.
+    """
+    arrays = parse_arrays(bundle.members[WEIGHTS])
+    kernel, bias = arrays.get("head/kernel"), arrays.get("head/bias")
+    if kernel is None or bias is None:
+        raise BundleError(f"{bundle.path} is damaged: {WEIGHTS} holds no head.")
+    backbone = rebuild_backbone(bundle, known)
+    return attach_head(backbone, len(bundle.class_names), kernel=kernel, bias=bias)
