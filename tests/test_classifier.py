@@ -223,8 +223,8 @@ def test_the_keras_model_agrees_with_the_bundle(trained: Any, paths: list[Path])
 
 def test_it_shows_itself(trained: Any) -> None:
     assert repr(trained) == (
-        "ImageClassifier(backbone='efficientnet-lite0', recipe='probe', seed=0, runtime='auto', "
-        "group_by=None)"
+        "ImageClassifier(backbone='efficientnet-lite0', recipe='probe', unfreeze=None, seed=0, "
+        "runtime='auto', group_by=None)"
     )
     assert "<table>" in trained._repr_html_()
     assert "not fitted yet" in ImageClassifier()._repr_html_()
@@ -286,6 +286,7 @@ def test_parameters_are_read_and_set() -> None:
     assert classifier.get_params() == {
         "backbone": "efficientnet-lite1",
         "recipe": "probe",
+        "unfreeze": None,
         "seed": 3,
         "runtime": "auto",
         "group_by": None,

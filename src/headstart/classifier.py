@@ -21,7 +21,7 @@ from headstart.errors import (
 )
 from headstart.evaluation.metrics import Evaluation
 from headstart.predictor import Predictor, evaluate_manifest
-from headstart.recipe import get_recipe
+from headstart.recipe import Recipe, choose_recipe
 from headstart.runtimes import AUTO, require_runtime
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from headstart.features.extract import Progress
     from headstart.training.fit import Mistake
+    from headstart.training.tuning import Callbacks, Tuning
 
 Photos = str | Path | Sequence[Any]
 
@@ -42,7 +43,10 @@ class ImageClassifier:
     Args:
         backbone: A name of ``headstart backbones``, or a Keras model from 0-255 RGB photos to a
             feature map or vector.
-        recipe: What is trained: ``"probe"``, the linear head.
+        recipe: What is trained: ``"probe"``, the linear head; ``"tune"``, then also the last part
+            of the backbone; or a `headstart.recipe.Recipe`.
+        unfreeze: What of the backbone is trained, such as ``"last_block"`` or 4 (layers), see
+            `headstart.models.unfreeze.resolve_unfreeze`; implies ``recipe="tune"``.
         seed: Of everything random: the split and the folds of the cross-validation.
         runtime: What computes the frozen part: ``"onnxruntime"``, ``"openvino"``, ``"litert"``,
             ``"tensorflow"``, or ``"auto"``, the fastest that agrees with TensorFlow.
@@ -57,6 +61,7 @@ class ImageClassifier:
         flags: Photos that were used although they may be corrupt, with reasons.
         warnings: Sentences about the photos.
         seconds: Time per step.
+        tuning: What fine-tuning gave; None without it.
 
     Example::
 
@@ -72,13 +77,15 @@ class ImageClassifier:
         self,
         backbone: str | keras.Model = "efficientnet-lite0",
         *,
-        recipe: str = "probe",
+        recipe: str | Recipe = "probe",
+        unfreeze: str | int | None = None,
         seed: int = 0,
         runtime: str = AUTO,
         group_by: str | None = None,
     ) -> None:
         self.backbone = backbone
         self.recipe = recipe
+        self.unfreeze = unfreeze
         self.seed = seed
         self.runtime = runtime
         self.group_by = group_by
@@ -88,6 +95,7 @@ class ImageClassifier:
         self.flags: tuple[Problem, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.seconds: dict[str, float] = {}
+        self.tuning: Tuning | None = None
         self._bundle: Bundle | None = None
         self._predictor: Predictor | None = None
         self._model: keras.Model | None = None
@@ -102,6 +110,8 @@ class ImageClassifier:
         test: str | Path | None = None,
         earlier: Bundle | None = None,
         progress: Progress | None = None,
+        callbacks: Callbacks = (),
+        initial: str | Path | ImageClassifier | None = None,
     ) -> ImageClassifier:
         """Train; returns self.
 
@@ -115,9 +125,12 @@ class ImageClassifier:
                 about 20 % of each class are set aside, see docs/splits.md.
             earlier: The `bundle` of an earlier fit with the same seed, whose split is gone on with.
             progress: Called with ``(done, all)`` photos.
+            callbacks: Each is called with every `headstart.training.loop.Epoch` of fine-tuning.
+            initial: A bundle or fitted classifier whose backbone is gone on from; the photos may
+                have other classes.
 
         Raises:
-            DatasetError, BackboneError, MissingPackageError, CacheError: With what to do.
+            HeadstartError: One of its kinds, with what to do.
         """
         require_package("scipy", "threadpoolctl", "onnx", purpose="training")
         require_runtime(self.runtime)
@@ -126,8 +139,15 @@ class ImageClassifier:
         from headstart.models.loaders import load_prefix
         from headstart.training.fit import Stopwatch, train
         from headstart.training.pack import make_bundle
+        from headstart.training.rebuild import continue_from
 
-        recipe, prefix, stopwatch = get_recipe(self.recipe), load_prefix(self.backbone), Stopwatch()
+        recipe, stopwatch = choose_recipe(self.recipe, unfreeze=self.unfreeze), Stopwatch()
+        if recipe.fine_tune is not None:
+            require_package("tensorflow", "keras", purpose="fine-tuning")
+        prefix = load_prefix(self.backbone)
+        if initial is not None:
+            before = initial if isinstance(initial, ImageClassifier) else load(initial)
+            prefix = continue_from(prefix, before.bundle, before._trained_backbone)
         with stopwatch.step("scan"):
             by = self.group_by
             manifest = scan_source(X, by) if y is None else scan_labelled(X, y, by)
@@ -143,7 +163,9 @@ class ImageClassifier:
             earlier=earlier.manifest.get("split") if earlier else None,
             use_all=y is not None,
             progress=progress,
+            callbacks=callbacks,
         )
+        self.tuning = training.tuning
         self.evaluation, self.mistakes = training.evaluation, training.mistakes
         self.problems, self.warnings = training.problems, training.warnings
         self.flags = training.flags
@@ -234,9 +256,15 @@ class ImageClassifier:
             require_package("tensorflow", "keras", purpose="building the Keras model")
             from headstart.training.rebuild import rebuild_classifier
 
-            known = None if isinstance(self.backbone, str) else self.backbone
-            self._model = rebuild_classifier(self.bundle, known)
+            self._model = rebuild_classifier(self.bundle, self._trained_backbone)
         return self._model
+
+    @property
+    def _trained_backbone(self) -> keras.Model | None:
+        # An object where it is tuned or was given as one; of others the name says enough.
+        if self.tuning is not None and self.tuning.share:
+            return self.tuning.backbone
+        return None if isinstance(self.backbone, str) else self.backbone
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the bundle; returns its path.

@@ -166,8 +166,9 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     found = done.json
     assert set(found) == {
         *("bundle", "backbone", "recipe", "runtime", "samples", "problems", "flags"),
-        *("evaluation", "validation", "seconds", "warnings"),
+        *("evaluation", "validation", "fine_tune", "seconds", "warnings"),
     }
+    assert found["fine_tune"] is None
     assert found["bundle"] == str(bundle)
     assert found["backbone"] == "efficientnet-lite0"
     assert found["recipe"] == {"name": "probe", "stages": ["probe"], "folds": 5}

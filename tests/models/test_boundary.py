@@ -237,7 +237,7 @@ def test_the_prefix_graph_without_tensorflow_is_the_cut(name: str) -> None:
 
 
 def test_a_graph_until_an_unknown_layer_is_refused() -> None:
-    write = load_prefix("efficientnet-lite0").write_graph_until
-    assert write is not None
+    emit = load_prefix("efficientnet-lite0").emit_graph
+    assert emit is not None
     with pytest.raises(BoundaryError, match="Did you mean block6d_add"):
-        write("block6d_ad")
+        emit(None, "block6d_ad")

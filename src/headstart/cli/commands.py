@@ -13,6 +13,13 @@ from typer.core import TyperGroup
 from headstart.cli.backbones import backbones
 from headstart.cli.cache import cache_app
 from headstart.cli.doctor import doctor
+from headstart.cli.options import (
+    AugmentOption,
+    EpochsOption,
+    LearningRateOption,
+    RecipeOption,
+    UnfreezeOption,
+)
 
 
 class _Commands(TyperGroup):
@@ -124,7 +131,11 @@ def train(
             show_default=False,
         ),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="What is trained: probe.")] = "probe",
+    recipe: RecipeOption = "probe",
+    unfreeze: UnfreezeOption = None,
+    epochs: EpochsOption = None,
+    learning_rate: LearningRateOption = None,
+    augment: AugmentOption = None,
     backbone: BackboneOption = "efficientnet-lite0",
     runtime: RuntimeOption = "auto",
     seed: SeedOption = 0,
@@ -140,19 +151,25 @@ def train(
     from headstart.bundle import check_output, find_bundle
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
+    from headstart.recipe import choose_recipe
 
     path = output or _name_bundle(photos)
     check_output(path, force)
+    settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
+    chosen = choose_recipe(recipe, views=augment, **settings)
     classifier = ImageClassifier(
-        backbone, recipe=recipe, seed=seed, runtime=runtime, group_by=group_by
+        backbone, recipe=chosen, seed=seed, runtime=runtime, group_by=group_by
     )
+    report_epoch, earlier = [out.print_epoch], find_bundle(path)
     with out.progress("features") as report:
-        classifier.fit(photos, test=test, earlier=find_bundle(path), progress=report)
+        classifier.fit(photos, test=test, earlier=earlier, progress=report, callbacks=report_epoch)
     classifier.save(path, force=force)
     if as_json:
         out.print_json(describe_training(classifier, path))
         return
     out.print_notes(classifier.warnings, classifier.problems, classifier.flags)
+    if classifier.tuning is not None:
+        out.print_tuning(classifier.tuning)
     if classifier.evaluation is not None:
         out.print_evaluation(classifier.evaluation)
     out.print_seconds(classifier.seconds)
@@ -181,6 +198,7 @@ def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
         "flags": list_problems(classifier.flags),
         "evaluation": manifest["evaluation"],
         "validation": manifest["validation"],
+        "fine_tune": manifest["fine_tune"],
         "seconds": classifier.seconds,
         "warnings": list(classifier.warnings),
     }

@@ -16,6 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from headstart.evaluation.intervals import wilson
+
 if TYPE_CHECKING:
     from headstart.cli.inputs import Input
     from headstart.data.scan import Problem
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from headstart.evaluation.metrics import Evaluation
     from headstart.features.extract import Progress as Report
     from headstart.predictor import Prediction
+    from headstart.training.loop import Epoch
+    from headstart.training.tuning import Tuning
 
 _SHOWN_PROBLEMS = 10
 
@@ -111,6 +115,50 @@ def print_evaluation(evaluation: Evaluation) -> None:
         confused = _confused_with(evaluation, number)
         table.add_row(escape(row.name), str(row.photos), *figures, escape(confused))
     console.print(table)
+
+
+def print_epoch(epoch: Epoch) -> None:
+    """A row of the live table of fine-tuning, on stderr."""
+    console = stderr()
+    if epoch.number == 1:
+        console.print(f"[bold]{escape(epoch.run)}[/]", soft_wrap=True)
+    held_out = ""
+    if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
+        share, photos = epoch.validation_accuracy, epoch.validation_photos
+        accuracy = wilson(round(share * photos), photos)
+        held_out = f"held out: loss {epoch.validation_loss:.3f}, accuracy {_percent(accuracy)}, "
+    left = (epoch.epochs - epoch.number) * epoch.seconds
+    console.print(
+        f"  {epoch.number:>3}/{epoch.epochs}  loss {epoch.loss:.3f}, accuracy "
+        f"{epoch.accuracy:.1%}, {held_out}rate {epoch.learning_rate:.1e}, {epoch.seconds:.1f} s, "
+        f"{left:.0f} s left",
+        soft_wrap=True,
+    )
+
+
+def print_tuning(tuning: Tuning) -> None:
+    """What was trained and what was frozen, and what came of it."""
+    console = stdout()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("part")
+    for name in ("layers", "trained", "frozen"):
+        table.add_column(name, justify="right")
+    frozen = [row for row in tuning.parameters if not row.trainable]
+    if frozen:
+        layers, parameters = sum(r.layers for r in frozen), sum(r.frozen for r in frozen)
+        table.add_row(f"{frozen[0].name} … {frozen[-1].name}", str(layers), "0", f"{parameters:,}")
+    for row in tuning.parameters:
+        if row.trainable:
+            table.add_row(row.name, str(row.layers), f"{row.trainable:,}", f"{row.frozen:,}")
+    console.print(table)
+    boundary = tuning.unfreeze.boundary
+    shape = " × ".join(map(str, boundary.shape))
+    console.print(
+        f"cached up to {escape(boundary.name)} ({shape}), {boundary.share_before:.0%} of the "
+        f"multiply-adds: {tuning.cached_bytes / 1e6:,.0f} MB",
+        soft_wrap=True,
+    )
+    console.print(escape(tuning.says), soft_wrap=True)
 
 
 def _percent(estimate: Estimate) -> str:

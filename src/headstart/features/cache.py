@@ -3,7 +3,8 @@
 A shard is a ``.npy`` file of rows, written to a temporary file, synced and renamed, and never
 touched again. The index is a SQLite database in WAL mode; a row of it says which line of which
 shard holds the activation of which photo in which *space*. A space is everything else that an
-activation depends on: weights, boundary, image size, decode version, dtype, runtime with version.
+activation depends on: weights, boundary, image size, decode version, dtype, runtime with version,
+and for augmented views what made them.
 A photo is the digest of its bytes, so that renaming, relabelling and splitting again cost nothing.
 
 A kill costs the rows that were not yet in a shard. Two processes may use one cache: both may
@@ -18,7 +19,6 @@ import io
 import json
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +55,31 @@ class Space:
     decode_version: int
     runtime: str
     dtype: str = "float16"
+    augmentation: str = ""
 
     def describe(self) -> str:
         """Canonical JSON: two spaces are the same exactly when these are equal."""
-        return json.dumps(self.__dict__, sort_keys=True)
+        return json.dumps({k: v for k, v in self.__dict__.items() if v != ""}, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Activations in the order that was asked for, in memory maps of their shards."""
+
+    shards: list[npt.NDArray[Any]]
+    shard_of: npt.NDArray[np.intp]
+    line_of: npt.NDArray[np.int64]
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+
+    def read(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+        """``(row, *shape)`` of some of them."""
+        result = np.empty((len(rows), *self.shape), self.dtype)
+        shards, lines = self.shard_of[rows], self.line_of[rows]
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            result[chosen] = self.shards[shard][lines[chosen]]
+        return result
 
 
 class ActivationCache:
@@ -120,6 +141,16 @@ class ActivationCache:
             CacheError: A photo is not in the cache, or its shard turned out damaged. Damaged
                 shards are dropped, so that `missing` names their photos from then on.
         """
+        return self.open(photos, view).read(np.arange(len(photos)))
+
+    def open(self, photos: Sequence[str], view: int = 0) -> Rows:
+        """The activations of photos, to be read in parts; 16 bytes per photo are in memory.
+
+        What is open stays readable after `close`, also when its files are pruned.
+
+        Raises:
+            CacheError: As `read`.
+        """
         place: dict[str, tuple[int, int]] = {
             photo: (shard, line) for photo, shard, line in self._find(list(set(photos)), view)
         }
@@ -128,15 +159,10 @@ class ActivationCache:
             raise CacheError(
                 f"The cache holds no activation of the photo {absent[:12]}…; run again."
             )
-        by_shard: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for row, photo in enumerate(photos):
-            shard, line = place[photo]
-            by_shard[shard].append((row, line))
-        result = np.empty((len(photos), *self._shape), self._dtype)
-        for shard, places in by_shard.items():
-            rows, lines = np.array(places).T
-            result[rows] = self._open_shard(shard)[lines]
-        return result
+        places = np.array([place[photo] for photo in photos], np.int64).reshape(-1, 2)
+        shards, numbers = np.unique(places[:, 0], return_inverse=True)
+        opened = [self._open_shard(int(shard)) for shard in shards]
+        return Rows(opened, numbers, places[:, 1], self._shape, self._dtype)
 
     def append(self, keys: Iterable[tuple[str, int]], rows: npt.NDArray[Any]) -> None:
         """Add rows for ``(photo, view)`` keys; they are on disk after `flush`, or a full shard.

@@ -47,8 +47,8 @@ class SlowPassError(Exception):
     """The pass will take so long that measuring the runtimes first pays off."""
 
 
-def make_space(prefix: Prefix, identity: str) -> Space:
-    """The space in the cache of a prefix's activations as a runtime gives them."""
+def make_space(prefix: Prefix, identity: str, augmentation: str = "") -> Space:
+    """The cache's space of a prefix on a runtime, and of what made augmented views."""
     return Space(
         backbone=prefix.backbone,
         weights_digest=prefix.weights_digest,
@@ -57,6 +57,7 @@ def make_space(prefix: Prefix, identity: str) -> Space:
         image_size=prefix.image_size,
         decode_version=DECODE_VERSION,
         runtime=identity,
+        augmentation=augmentation,
     )
 
 

@@ -7,10 +7,15 @@ everything frozen the deepest boundary is the pooled feature vector.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from headstart.errors import BoundaryError, did_you_mean
 from headstart.models.blocks import Block, find_blocks
@@ -19,8 +24,8 @@ from headstart.models.graph import Graph, trace
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
-    import numpy.typing as npt
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 POOLED = "pooled"
 
@@ -193,7 +198,8 @@ class Prefix:
         write_graph: Gives the ONNX graph without TensorFlow, where that is known how; else None.
         build_model: Gives the backbone as a Keras model (before pooling).
         load_weights: The backbone's arrays by ``layer/variable`` without TensorFlow; else None.
-        write_graph_until: As ``write_graph``, for the graph up to a boundary's name.
+        emit_graph: As ``write_graph``, with other weights (None: its own) and up to the boundary
+            of a name (None: the pooled features).
     """
 
     backbone: str
@@ -203,19 +209,64 @@ class Prefix:
     shape: tuple[int, ...]
     write_graph: Callable[[], bytes] | None
     build_model: Callable[[], keras.Model]
-    load_weights: Callable[[], dict[str, npt.NDArray[np.float32]]] | None
-    write_graph_until: Callable[[str], bytes] | None = None
+    load_weights: Callable[[], Arrays] | None
+    emit_graph: Callable[[Arrays | None, str | None], bytes] | None = None
 
 
-def cut_prefix(prefix: Prefix, boundary: Boundary) -> Prefix:
-    """The prefix of the same backbone that ends at a boundary instead of the pooled features."""
-    write = prefix.write_graph_until
+def cut_prefix(prefix: Prefix, boundary: Boundary, model: keras.Model | None = None) -> Prefix:
+    """The prefix of the same backbone that ends at a boundary instead of the pooled features.
+
+    Args:
+        prefix: To the pooled features.
+        boundary: Where it shall end.
+        model: The backbone, where it is at hand. Then the digest of a catalogue backbone is that of
+            the weights before the boundary, so that what was tuned after it finds the same rows.
+    """
+    emit = prefix.emit_graph
+    digest = prefix.weights_digest
+    if model is not None and prefix.load_weights is not None and boundary.name != INPUT:
+        before = cut(model, boundary)[0]
+        arrays = {f"{v.path}": v.value.numpy() for v in before.variables}
+        digest = digest_arrays(arrays)
     return replace(
         prefix,
         boundary=boundary.name,
         shape=boundary.shape,
-        write_graph=None if write is None else lambda: write(boundary.name),
+        weights_digest=digest,
+        write_graph=None if emit is None else lambda: emit(None, boundary.name),
     )
+
+
+def change_weights(prefix: Prefix, model: keras.Model, arrays: Arrays) -> Prefix:
+    """The prefix of a backbone whose weights were trained.
+
+    Args:
+        prefix: Before that.
+        model: The backbone with its new weights.
+        arrays: The same by ``layer/variable``.
+    """
+    emit, is_known = prefix.emit_graph, prefix.load_weights is not None
+    digest = digest_arrays(arrays)
+    if not is_known:  # its name says nothing of its structure; the digest before did
+        digest = hashlib.sha256(f"{prefix.weights_digest} {digest}".encode()).hexdigest()
+    graph = None if emit is None else functools.lru_cache(maxsize=1)(lambda: emit(arrays, None))
+    return replace(
+        prefix,
+        weights_digest=digest,
+        write_graph=graph,
+        build_model=lambda: model,
+        load_weights=(lambda: arrays) if is_known else None,
+        emit_graph=None if emit is None else lambda new, end: emit(new or arrays, end),
+    )
+
+
+def digest_arrays(arrays: Arrays) -> str:
+    """sha256 of arrays and their names, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].shape} {arrays[name].dtype};".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
 
 
 def build_prefix_model(prefix: Prefix) -> keras.Model:

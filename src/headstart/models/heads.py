@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headstart.models.boundary import pool
+from headstart.models.unfreeze import resolve_unfreeze, set_trainable
 
 if TYPE_CHECKING:
     import keras
@@ -16,19 +17,25 @@ def attach_head(
     backbone: keras.Model,
     num_classes: int,
     *,
+    unfreeze: str | int = "none",
+    batchnorm: str = "inference",
     kernel: npt.NDArray[np.float32] | None = None,
     bias: npt.NDArray[np.float32] | None = None,
 ) -> keras.Model:
-    """A classifier on a frozen backbone: pooling, then Dense with softmax.
+    """A classifier on a backbone: pooling, then Dense with softmax.
 
-    The backbone is frozen (``trainable = False``): neither its weights nor the statistics of its
-    BatchNormalization change, which normalises as in inference also while the head is fitted.
+    What is not unfrozen gets ``trainable = False``: neither its weights nor the statistics of its
+    BatchNormalization change, which normalises as in inference also while the model is fitted.
     Dropout inside a backbone stays active in ``fit``, as Keras has it; the built-in ones have none.
-    Compile and fit the result as any Keras model.
+    Compile and fit the result as any Keras model; compile again after changing ``trainable``.
 
     Args:
         backbone: A model from photos to a feature map or vector, such as `load_backbone` gives.
         num_classes: Number of classes, 2 or more.
+        unfreeze: What of the backbone is trained, such as ``"last_block"``, 4 or ``"all"``; see
+            `headstart.models.unfreeze.resolve_unfreeze`.
+        batchnorm: ``"inference"``, or ``"train"`` to let BatchNormalization learn in what is
+            unfrozen.
         kernel: ``(feature, class)`` start of the Dense layer; random by default.
         bias: ``(class,)`` start of the Dense layer; zero by default.
 
@@ -37,17 +44,23 @@ def attach_head(
 
     Raises:
         ValueError: Fewer than two classes.
+        BoundaryError: Nothing of that name to unfreeze.
 
     >>> from headstart import load_backbone
     >>> model = attach_head(load_backbone(weights=None, image_size=64), num_classes=5)
     >>> model.output_shape, len(model.trainable_variables)
     ((None, 5), 2)
+    >>> backbone = load_backbone(weights=None, image_size=64)
+    >>> len(attach_head(backbone, 5, unfreeze="last_block").trainable_variables)
+    6
     """
     import keras
 
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2.")
     backbone.trainable = False
+    if unfreeze not in ("none", 0):
+        set_trainable(backbone, resolve_unfreeze(backbone, unfreeze, batchnorm))
     photos = keras.Input(backbone.input_shape[1:], name="photos")
     features = pool(backbone(photos, training=False))
     head = keras.layers.Dense(num_classes, activation="softmax", name="head")

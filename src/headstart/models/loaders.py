@@ -194,8 +194,8 @@ def _built_in_prefix(spec: BackboneSpec) -> Prefix:
         write_graph=lambda: _write_graph(spec.name, spec.image_size),
         build_model=lambda: load_backbone(spec.name),
         load_weights=lambda: load_weights(spec.name),
-        write_graph_until=lambda boundary: write_onnx_features(
-            spec.name, load_weights(spec.name), spec.image_size, boundary
+        emit_graph=lambda arrays, boundary: write_onnx_features(
+            spec.name, arrays or load_weights(spec.name), spec.image_size, boundary
         ),
     )
 

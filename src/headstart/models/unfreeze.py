@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -241,8 +242,14 @@ class ParameterCount:
     frozen: int
 
 
-def count_parameters(model: keras.Model) -> tuple[ParameterCount, ...]:
-    """Trainable and frozen parameters per block of a backbone, as its flags are now.
+def count_parameters(
+    model: keras.Model, trained: Iterable[Any] | None = None
+) -> tuple[ParameterCount, ...]:
+    """Trainable and frozen parameters per block of a backbone.
+
+    Args:
+        model: The backbone.
+        trained: The variables that are trained; by default as its flags are now.
 
     >>> from headstart import load_backbone
     >>> sum(row.frozen for row in count_parameters(load_backbone(weights=None)))
@@ -250,6 +257,8 @@ def count_parameters(model: keras.Model) -> tuple[ParameterCount, ...]:
     """
     graph, blocks = trace(model), list_blocks(model)
     rows: dict[str, list[int]] = {}
+    variables = model.trainable_variables if trained is None else trained
+    chosen = {id(variable) for variable in variables}
     seen: set[int] = set()
     for number, step in enumerate(graph.steps if graph else ()):
         weights = getattr(step.layer, "weights", [])
@@ -257,7 +266,7 @@ def count_parameters(model: keras.Model) -> tuple[ParameterCount, ...]:
             continue
         seen.add(id(step.layer))
         block = next((b.name for b in blocks if b.first <= number <= b.last), "(stem)")
-        trainable = sum(math.prod(v.shape) for v in step.layer.trainable_weights)
+        trainable = sum(math.prod(v.shape) for v in weights if id(v) in chosen)
         row = rows.setdefault(block, [0, 0, 0])
         row[0] += 1
         row[1] += trainable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,21 @@ from headstart.data.duplicates import group_photos
 from headstart.data.leaks import describe_leaks
 from headstart.data.scan import Manifest, Problem, Sample
 from headstart.data.split import Split, check_classes, list_folds, split_manifest
+from headstart.data.stream import map_photos
 from headstart.data.thumbnails import make_thumbnail
 from headstart.errors import DatasetError, UnreadablePhotoError
 from headstart.evaluation.metrics import Evaluation, evaluate
-from headstart.features.extract import Features, Progress, extract_manifest
+from headstart.features.extract import Features, Progress, extract_manifest, read_content
 from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
+from headstart.runtimes.onnx_runtime import open_graph
+from headstart.training.fine_tune import tune
+from headstart.training.graph import build_graph
 from headstart.training.probe import UNEVEN, Probe, fit_probe, import_solver_beside
+from headstart.training.tuning import Callbacks, Options, Photos, Tuning
+
+Floats = npt.NDArray[np.floating]
 
 # The keys of ``seconds`` in reports, in the order of the work.
 STEPS = ("scan", "decode", "prefix", "groups", "probe", "fine_tune", "evaluate")
@@ -45,6 +52,12 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - start
+
+    def move(self, origin: str, seconds: dict[str, float]) -> None:
+        """Book seconds that were measured within a step on other steps."""
+        for name, value in seconds.items():
+            self.seconds[origin] -= value
+            self.seconds[name] += value
 
     def report(self) -> dict[str, float]:
         """Seconds per step, and ``total`` since this stopwatch was made."""
@@ -87,6 +100,8 @@ class Training:
         flags: Photos that were used although they may be corrupt, with reasons.
         warnings: Sentences the user should read.
         features: The features that were used, or their record.
+        tuning: What fine-tuning gave; None without that stage.
+        graph: The whole network as ONNX, where fine-tuning changed it.
     """
 
     class_names: tuple[str, ...]
@@ -99,6 +114,8 @@ class Training:
     flags: tuple[Problem, ...]
     warnings: tuple[str, ...]
     features: Features
+    tuning: Tuning | None = None
+    graph: bytes = field(default=b"", repr=False)
 
 
 def train(
@@ -113,6 +130,7 @@ def train(
     earlier: Any = None,
     use_all: bool = False,
     progress: Progress | None = None,
+    callbacks: Callbacks = (),
 ) -> Training:
     """Train by a recipe.
 
@@ -127,9 +145,10 @@ def train(
         earlier: The record of an earlier split, which is gone on with, see `split_manifest`.
         use_all: Set no test photos aside when none are given.
         progress: Called with ``(done, all)`` photos.
+        callbacks: Called with every `Epoch` of fine-tuning.
 
     Raises:
-        DatasetError, CacheError: With what to do.
+        DatasetError, CacheError, BoundaryError: With what to do.
     """
     check_classes(manifest)
     everything = _join(manifest, test)
@@ -150,10 +169,23 @@ def train(
     class_names = tuple(sorted({sample.label for sample in split.train}))
     with stopwatch.step("probe"):
         probe = _fit(features, split, class_names, recipe, seed)
+    tuning, graph = None, b""
+    if recipe.fine_tune is not None:
+        options = Options(runtime, progress, callbacks)
+        with stopwatch.step("fine_tune"):
+            photos = _list_photos(features, split, class_names)
+            tuning = tune(prefix, photos, probe, recipe.fine_tune, seed=seed, options=options)
+            graph = build_graph(prefix, tuning) if tuning is not None and tuning.share else b""
+        stopwatch.move("fine_tune", tuning.seconds if tuning is not None else {})
+
+    def predict(samples: tuple[Sample, ...]) -> Floats:
+        if graph:
+            return _predict_graph(graph, samples, prefix.image_size)
+        return probe.predict_proba(_rows_and_labels(features, samples, class_names)[0])
+
     with stopwatch.step("evaluate"):
-        evaluation = _evaluate(probe, features, split, split.test, class_names, seed)
-        validation = _evaluate(probe, features, split, split.validation, class_names, seed)
-    mistakes = _list_mistakes(probe, features, split.test, class_names)
+        evaluation, mistakes = _evaluate(predict, split, split.test, class_names, seed)
+        validation, _ = _evaluate(predict, split, split.validation, class_names, seed)
     warnings = (
         *everything.warnings,
         *describe_leaks(split, features.samples, pairs),
@@ -170,6 +202,8 @@ def train(
         flags=features.flags,
         warnings=warnings,
         features=features,
+        tuning=tuning,
+        graph=graph,
     )
 
 
@@ -201,34 +235,43 @@ def _fit(
     return fit_probe(rows, labels, len(class_names), folds)
 
 
+def _list_photos(features: Features, split: Split, class_names: tuple[str, ...]) -> Photos:
+    rows, _ = _rows_and_labels(features, split.train, class_names)
+    groups = [split.groups[sample.digest] for sample in (*split.train, *split.validation)]
+    return Photos(split.train, split.validation, tuple(groups), rows, class_names)
+
+
 def _evaluate(
-    probe: Probe,
-    features: Features,
+    predict: Callable[[tuple[Sample, ...]], Floats],
     split: Split,
     samples: tuple[Sample, ...],
     class_names: tuple[str, ...],
     seed: int,
-) -> Evaluation | None:
+) -> tuple[Evaluation | None, tuple[Mistake, ...]]:
     if not samples:
-        return None
-    rows, labels = _rows_and_labels(features, samples, class_names)
-    groups = [split.groups[sample.digest] for sample in samples]
-    return evaluate(probe.predict_proba(rows), labels, class_names, seed, groups)
-
-
-def _list_mistakes(
-    probe: Probe, features: Features, samples: tuple[Sample, ...], class_names: tuple[str, ...]
-) -> tuple[Mistake, ...]:
-    if not samples:
-        return ()
-    rows, labels = _rows_and_labels(features, samples, class_names)
-    probabilities = probe.predict_proba(rows)
+        return None, ()
+    labels = np.array([class_names.index(sample.label) for sample in samples], np.intp)
+    probabilities = predict(samples)
     answers = probabilities.argmax(1)
     mistakes = [
         Mistake(samples[row], class_names[answers[row]], float(probabilities[row].max()))
         for row in np.flatnonzero(answers != labels)
     ]
-    return tuple(sorted(mistakes, key=lambda mistake: -mistake.probability))
+    mistakes.sort(key=lambda mistake: -mistake.probability)
+    groups = [split.groups[sample.digest] for sample in samples]
+    return evaluate(probabilities, labels, class_names, seed, groups), tuple(mistakes)
+
+
+def _predict_graph(graph: bytes, samples: tuple[Sample, ...], image_size: int) -> Floats:
+    """Probabilities as the bundle will give them: from the photos, by the graph that it holds."""
+    session = open_graph(graph, "probabilities")
+    rows = []
+    with closing(map_photos(samples, read_content, image_size, session)) as batches:
+        for batch in batches:
+            for sample, reason in batch.failures:
+                raise DatasetError(f"{sample.path} cannot be read any more: {reason}. Run again.")
+            rows.append(batch.rows)
+    return np.concatenate(rows)
 
 
 def _rows_and_labels(

@@ -12,14 +12,21 @@ from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.recipe import Recipe
 from headstart.runtimes import onnx_runtime
 from headstart.training.fit import Training
+from headstart.training.graph import tuned_prefix
+from headstart.training.tuning import Tuning
 
 
 def make_bundle(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> Bundle:
     """The bundle of a training: its graph, its weights, and the record of how it came about."""
-    probe = training.probe
-    features_graph = onnx_runtime.get_graph(prefix, lambda: build_prefix_model(prefix))
-    graph = onnx_runtime.append_head(features_graph, probe.kernel, probe.bias)
-    arrays = {"head/kernel": probe.kernel, "head/bias": probe.bias}
+    head, graph = training.probe, training.graph
+    kernel, bias = head.kernel, head.bias
+    if training.tuning is not None and training.tuning.share:
+        prefix = tuned_prefix(prefix, training.tuning)
+        kernel, bias = training.tuning.kernel, training.tuning.bias
+    if not graph:
+        features_graph = onnx_runtime.get_graph(prefix, lambda: build_prefix_model(prefix))
+        graph = onnx_runtime.append_head(features_graph, kernel, bias)
+    arrays = {"head/kernel": kernel, "head/bias": bias}
     if prefix.load_weights:
         for key, array in prefix.load_weights().items():
             if not key.startswith("classifier/"):
@@ -44,6 +51,7 @@ def _describe(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> 
         "head": {"kind": "linear", "strength": probe.strength},
         "recipe": recipe.to_json(),
         "strengths": [vars(step) for step in probe.path],
+        "fine_tune": _describe_tuning(training.tuning),
         "seed": seed,
         "samples": {side: len(getattr(split, side)) for side in ("train", "validation", "test")},
         "evaluation": training.evaluation.to_json() if training.evaluation else None,
@@ -51,6 +59,24 @@ def _describe(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> 
         "split": split.to_json(),
         "runtime": training.features.runtime,
         "versions": _versions(),
+    }
+
+
+def _describe_tuning(tuning: Tuning | None) -> dict[str, Any] | None:
+    if tuning is None:
+        return None
+    return {
+        "unfreeze": tuning.unfreeze.setting,
+        "boundary": tuning.unfreeze.boundary.name,
+        "layers": list(tuning.unfreeze.layers),
+        "share": tuning.share,
+        "learning_rate": tuning.learning_rate,
+        "epochs": tuning.epochs,
+        "gain": tuning.gain.to_json() if tuning.gain else None,
+        "says": tuning.says,
+        "parameters": [vars(row) for row in tuning.parameters],
+        "cached_bytes": tuning.cached_bytes,
+        "history": list(tuning.history),
     }
 
 

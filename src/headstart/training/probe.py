@@ -97,7 +97,7 @@ def fit_probe(
         labels: ``(sample,)`` class numbers.
         num_classes: Number of classes; each must occur.
         folds: ``(train rows, held-out rows)`` pairs. Without any, the strength is 0.01.
-        strengths: Ascending values to try.
+        strengths: Ascending values to try; a single one is taken as it is.
 
     >>> rng = np.random.default_rng(0)
     >>> labels = np.arange(60) % 2
@@ -116,7 +116,8 @@ def fit_probe(
     with threadpool_limits(1, user_api="blas"):
         problem = _Problem(features, labels, weights)
         path = _follow_path(problem, labels, folds, strengths) if folds else ()
-        best = min(path, key=lambda step: step.log_loss).strength if path else 0.01
+        alone = strengths[0] if len(strengths) == 1 else 0.01
+        best = min(path, key=lambda step: step.log_loss).strength if path else alone
         kernel, bias = problem.unrotate(problem.solve(slice(None), best))
     return Probe(kernel, bias, best, path, weights)
 

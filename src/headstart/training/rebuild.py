@@ -1,13 +1,14 @@
-"""The Keras model of an earlier training."""
+"""The backbone of an earlier training: as a Keras model, or to go on from."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstart.bundle import WEIGHTS, Bundle, parse_arrays
 from headstart.errors import BundleError
 from headstart.models.backbones import parse_name
+from headstart.models.boundary import Prefix, change_weights
 from headstart.models.heads import attach_head
 from headstart.models.loaders import load_backbone, load_prefix
 
@@ -31,12 +32,8 @@ def rebuild_backbone(bundle: Bundle, known: keras.Model | None = None) -> keras.
     if record["is_in_catalogue"]:
         from headstart.models.keras_graph import set_arrays
 
-        arrays = parse_arrays(bundle.members[WEIGHTS])
         backbone = load_backbone(record["name"], weights=None)
-        set_arrays(
-            backbone,
-            {k.removeprefix(_OWNER): a for k, a in arrays.items() if k.startswith(_OWNER)},
-        )
+        set_arrays(backbone, _read_arrays(bundle))
         return backbone
     found = known if known is not None else _load_named(bundle)
     if found is None:
@@ -72,3 +69,28 @@ def rebuild_classifier(bundle: Bundle, known: keras.Model | None = None) -> kera
         raise BundleError(f"{bundle.path} is damaged: {WEIGHTS} holds no head.")
     backbone = rebuild_backbone(bundle, known)
     return attach_head(backbone, len(bundle.class_names), kernel=kernel, bias=bias)
+
+
+def continue_from(prefix: Prefix, bundle: Bundle, known: keras.Model | None = None) -> Prefix:
+    """The prefix of a backbone with the weights that an earlier training gave it.
+
+    Raises:
+        BundleError: It has another backbone, or one that is not in the bundle.
+    """
+    record = bundle.manifest["backbone"]
+    if record["name"] != prefix.backbone:
+        raise BundleError(
+            f"The training to go on from has the backbone {record['name']}, this one has "
+            f"{prefix.backbone}. Use the same: ImageClassifier({record['name']!r}, …)."
+        )
+    if record["weights_digest"] == prefix.weights_digest:
+        return prefix
+    backbone = rebuild_backbone(bundle, known)
+    if not record["is_in_catalogue"]:
+        return load_prefix(backbone)
+    return change_weights(prefix, backbone, _read_arrays(bundle))
+
+
+def _read_arrays(bundle: Bundle) -> dict[str, Any]:
+    arrays = parse_arrays(bundle.members[WEIGHTS])
+    return {k.removeprefix(_OWNER): a for k, a in arrays.items() if k.startswith(_OWNER)}

@@ -1,0 +1,122 @@
+"""Fine-tuning from the freeze boundary, the LP-FT way.
+
+Kumar et al. 2022 (https://arxiv.org/abs/2202.10054): a random head would first distort the
+pretrained features, so training starts from the solved head. Everything before the boundary was
+computed once; the runs of `headstart.training.stage` read its activations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from headstart.data.scan import Manifest
+from headstart.errors import HeadstartError
+from headstart.features.activations import open_activations
+from headstart.models.boundary import INPUT, Boundary, Prefix, cut_prefix
+from headstart.models.unfreeze import resolve_unfreeze
+from headstart.recipe import FineTune
+from headstart.training.checkpoint import Checkpoints
+from headstart.training.loop import Context, Source
+from headstart.training.network import Network
+from headstart.training.pixels import Pixels
+from headstart.training.probe import Probe
+from headstart.training.stage import Stage
+from headstart.training.tuning import Options, Photos, Tuning
+
+if TYPE_CHECKING:
+    import keras
+
+
+def tune(
+    prefix: Prefix,
+    photos: Photos,
+    probe: Probe,
+    settings: FineTune,
+    *,
+    seed: int,
+    options: Options,
+) -> Tuning | None:
+    """Train suffix and head from the probe; None where nothing of the backbone is unfrozen.
+
+    Args:
+        prefix: Of the backbone, to its pooled features.
+        photos: What to train and to choose on.
+        probe: The head on pooled features to start from.
+        settings: Of the stage.
+        seed: Of everything random.
+        options: Runtime and who is told.
+
+    Raises:
+        BoundaryError: The setting ``unfreeze`` names nothing that can be trained.
+        CacheError, DatasetError, HeadstartError: With what to do.
+    """
+    backbone = build_copy(prefix)
+    unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
+    if not unfreeze.layers:
+        return None
+    ends = cut_prefix(prefix, unfreeze.boundary, backbone)
+    network = Network(backbone, unfreeze, len(photos.class_names), settings)
+    with _open_source(ends, unfreeze.boundary, photos, settings, seed, options) as source:
+        identity = _identify(ends, photos, probe, settings, seed, options.runtime)
+        context = Context(seed, Checkpoints(identity), options.callbacks)
+        return Stage(network, source, photos, probe, context).run()
+
+
+def build_copy(prefix: Prefix) -> keras.Model:
+    """The backbone as a model of its own: a user's model is not changed by training."""
+    import keras
+
+    model = prefix.build_model()
+    if prefix.load_weights is not None:
+        return model  # built for us
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+@contextlib.contextmanager
+def _open_source(
+    prefix: Prefix,
+    boundary: Boundary,
+    photos: Photos,
+    settings: FineTune,
+    seed: int,
+    options: Options,
+) -> Iterator[Source]:
+    samples = (*photos.train, *photos.validation)
+    if boundary.name == INPUT:
+        with Pixels(samples, prefix.image_size, settings.views, seed) as pixels:
+            yield pixels
+        return
+    found = open_activations(
+        prefix,
+        Manifest(samples),
+        views=settings.views,
+        seed=seed,
+        runtime=options.runtime,
+        progress=options.progress,
+    )
+    if found.problems:
+        first = found.problems[0]
+        raise HeadstartError(f"{first.path} {first.reason}. Run again.")
+    yield found
+
+
+def _identify(
+    prefix: Prefix, photos: Photos, probe: Probe, settings: FineTune, seed: int, runtime: str
+) -> dict[str, Any]:
+    """All that the weights depend on; computed activations are named by what made them."""
+    from importlib.metadata import version
+
+    samples = [(s.digest, s.label) for side in (photos.train, photos.validation) for s in side]
+    return {
+        "prefix": (prefix.backbone, prefix.weights_digest, prefix.boundary, prefix.image_size),
+        "samples": samples,
+        "validation": len(photos.validation),
+        "probe": probe.strength,
+        "settings": settings,
+        "seed": seed,
+        "versions": [runtime, *(version(name) for name in ("keras", "tensorflow", "numpy"))],
+    }

@@ -1,0 +1,129 @@
+"""Between the probe and the tuned network: how far to go, and whether at all.
+
+Weights on the straight line between the start and the end of fine-tuning are often better than
+either (WiSE-FT, Wortsman et al. 2022, https://arxiv.org/abs/2109.01903). Which point is best is
+read from photos held out. The measure is the log loss after the best temperature: it is smoother
+than accuracy, and does not reward a network for being less sure of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.evaluation.intervals import compare_hits
+
+Floats = npt.NDArray[np.floating]
+
+# Shares of the way; 0 is the probe. The network is only changed where that is likely (see below)
+# to be better.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_LIKELY = 0.8
+
+_TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 61))
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What fine-tuning changed on photos held out.
+
+    Attributes:
+        photos: How many.
+        probe: Accuracy of the probe on them.
+        tuned: Accuracy of the chosen interpolation.
+        low: Of the difference, paired 95 % interval.
+        high: Likewise.
+        probability: That the log loss is lower than the probe's, by the same resamples.
+    """
+
+    photos: int
+    probe: float
+    tuned: float
+    low: float
+    high: float
+    probability: float
+
+    def __str__(self) -> str:
+        points = 100 * (self.tuned - self.probe)
+        return (
+            f"{points:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}] on "
+            f"{self.photos} photos held out ({self.probe:.1%} → {self.tuned:.1%})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def choose_share(
+    logits: Sequence[Floats],
+    labels: npt.NDArray[np.integer],
+    groups: Sequence[str],
+    seed: int,
+    shares: Sequence[float] = SHARES,
+) -> tuple[float, Gain]:
+    """The share of the way with the lowest calibrated log loss, or 0 when that is not likely lower.
+
+    Args:
+        logits: ``(sample, class)`` of photos held out, for each of ``shares``.
+        labels: ``(sample,)`` class numbers.
+        groups: What belongs together, such as copies of a photo; resampled as wholes.
+        seed: Of the bootstrap.
+        shares: Ascending; the first is 0.
+
+    >>> labels = np.arange(200) % 2
+    >>> truth = np.eye(2)[labels]
+    >>> rng = np.random.default_rng(0)
+    >>> poor, good = truth + rng.normal(size=(200, 2)), 4 * truth + rng.normal(size=(200, 2))
+    >>> choose_share([poor, good], labels, list(map(str, range(200))), 0, (0.0, 1.0))[0]
+    1.0
+    >>> choose_share([good, poor], labels, list(map(str, range(200))), 0, (0.0, 1.0))[0]
+    0.0
+    """
+    losses = [_calibrated_losses(each, labels) for each in logits]
+    best = int(np.argmin([loss.mean() for loss in losses]))
+    right = [each.argmax(1) == labels for each in logits]
+    probability = _resample(losses[0] - losses[best], groups, seed)
+    if best == 0 or float((probability > 0).mean()) < _LIKELY:
+        best = 0
+    difference = compare_hits(right[best], right[0], groups, seed=seed).difference
+    return shares[best], Gain(
+        len(labels),
+        float(right[0].mean()),
+        float(right[best].mean()),
+        difference.low,
+        difference.high,
+        float((probability > 0).mean()),
+    )
+
+
+def _calibrated_losses(logits: Floats, labels: npt.NDArray[np.integer]) -> Floats:
+    """``(sample,)`` negative log probabilities at the temperature where their mean is lowest."""
+    rows = np.arange(len(labels))
+    wide = logits.astype(np.float64)
+    best: Floats | None = None
+    for temperature in _TEMPERATURES:
+        scaled = wide / temperature
+        top = scaled.max(1)
+        sums = np.log(np.exp(scaled - top[:, None]).sum(1)) + top
+        losses: Floats = sums - scaled[rows, labels]
+        if best is None or losses.mean() < best.mean():
+            best = losses
+    assert best is not None  # noqa: S101 - there are temperatures
+    return best
+
+
+def _resample(values: Floats, groups: Sequence[str], seed: int) -> Floats:
+    """Means of bootstrap resamples of whole groups."""
+    _, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(group_of, values)
+    counts = np.bincount(group_of)
+    rng = np.random.default_rng([seed, 5])
+    drawn = rng.integers(len(sums), size=(_RESAMPLES, len(sums)))
+    means: Floats = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return means

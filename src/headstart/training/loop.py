@@ -1,0 +1,303 @@
+"""One run of fine-tuning: epochs over cached activations, interrupted and resumed to the same bits.
+
+All that is random is drawn from generators made of the seed, the epoch and the step, so that the
+position in the data is the whole random state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.recipe import FineTune
+from headstart.training.checkpoint import Arrays, Checkpoints
+from headstart.training.network import Network
+from headstart.training.probe import softmax
+
+Floats = npt.NDArray[np.floating]
+Numbers = npt.NDArray[np.intp]
+
+# At most so much work is lost by a kill.
+CHECKPOINT_SECONDS = 15.0
+
+# The cosine ends here, as a share of the highest rate.
+_LAST_RATE = 0.01
+
+
+class Source(Protocol):
+    """What gives activations; `headstart.features.activations.Activations` does."""
+
+    @property
+    def views(self) -> int:
+        """Views per sample."""
+
+    def read(self, rows: Numbers, views: Numbers | int = 0) -> Floats:
+        """``(row, *shape)`` activations of samples, each in its view."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is said after each epoch.
+
+    Attributes:
+        run: Which run of the stage, such as ``"learning rate 0.001"`` or ``"all photos"``.
+        number: From 1 on.
+        epochs: As many there will be at most.
+        loss: Mean over the training photos, while they were trained on.
+        accuracy: Likewise.
+        validation_loss: Log loss on the photos held out; None without any.
+        validation_accuracy: Likewise.
+        validation_photos: How many there are.
+        learning_rate: At the end of the epoch.
+        seconds: It took.
+    """
+
+    run: str
+    number: int
+    epochs: int
+    loss: float
+    accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    validation_photos: int
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """What one run trains on and is measured on.
+
+    Attributes:
+        source: Gives activations.
+        labels: ``(sample,)`` class numbers of all of its samples.
+        weights: ``(class,)``.
+        train: Samples that are trained on.
+        validation: Samples that are held out; may be empty.
+    """
+
+    source: Source
+    labels: Numbers
+    weights: Floats
+    train: Numbers
+    validation: Numbers
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the runs of a stage share.
+
+    Attributes:
+        seed: Of everything random.
+        checkpoints: Where positions are kept; None for nowhere.
+        callbacks: Called with every `Epoch`.
+    """
+
+    seed: int
+    checkpoints: Checkpoints | None = None
+    callbacks: Sequence[Callable[[Epoch], None]] = ()
+
+
+@dataclass
+class Position:
+    """Where a run is; with the arrays of a checkpoint, all that it depends on."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    right: float = 0.0
+    best_loss: float | None = None
+    best_epoch: int = 0
+    seconds: float = 0.0
+    is_finished: bool = False
+    is_diverged: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rates: a linear warm-up, then a cosine.
+
+    Attributes:
+        learning_rate: Of the last block, at its highest.
+        head_learning_rate: Of the head, likewise.
+        epochs: That the cosine is stretched over.
+        stop: Epoch after which the run ends nevertheless.
+    """
+
+    learning_rate: float
+    head_learning_rate: float
+    epochs: int
+    stop: int
+
+    def rates(self, step: int, steps: int, warmup: float) -> tuple[float, float]:
+        """Rates of backbone and head in a step of so many.
+
+        >>> Schedule(1.0, 2.0, 1, 1).rates(0, 10, 0.1)
+        (1.0, 2.0)
+        """
+        rising = max(1, round(warmup * steps))
+        if step < rising:
+            share = (step + 1) / rising
+        else:
+            done = (step - rising) / max(1, steps - rising)
+            share = _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+        return share * self.learning_rate, share * self.head_learning_rate
+
+
+class Run:
+    """One run of the network over the data, from its state at the first call of `finish`.
+
+    Args:
+        name: Of its checkpoint.
+        network: Started; it is trained in place.
+        data: What to train on.
+        schedule: Of the learning rates.
+        context: Seed, checkpoints and callbacks.
+    """
+
+    def __init__(
+        self, name: str, network: Network, data: Data, schedule: Schedule, context: Context
+    ) -> None:
+        self.name, self.network, self.data, self.schedule = name, network, data, schedule
+        self._settings: FineTune = network.settings
+        self._seed, self._checkpoints = context.seed, context.checkpoints
+        self._callbacks = context.callbacks
+        self.position = Position()
+        self._best: list[Floats] = []
+        self._saved = self._started = time.monotonic()
+        first = np.random.default_rng([context.seed, 1])
+        self._first_view = first.integers(data.source.views, size=len(data.labels))
+
+    def finish(self) -> Position:
+        """Train to the end, or from the last checkpoint on; the network has the best weights then.
+
+        A rate that diverges (the loss is not finite, or in the last epoch above that of answering
+        at random) ends the run: the position says so, and the weights are the best before that.
+        """
+        self._restore()
+        batches = max(1, math.ceil(len(self.data.train) / self._settings.batch_size))
+        position, stop = self.position, min(self.schedule.epochs, self.schedule.stop)
+        while not position.is_finished:
+            self._started = time.monotonic()
+            self._train_epoch(batches)
+            position.epoch, position.batch = position.epoch + 1, 0
+            self._measure(batches)
+            waited = position.epoch - position.best_epoch
+            is_stuck = bool(len(self.data.validation)) and waited >= self._settings.patience
+            position.is_finished = position.epoch >= stop or is_stuck or position.is_diverged
+            if position.is_finished:
+                self.network.set(self._best)
+            self._save()
+        return position
+
+    def _train_epoch(self, batches: int) -> None:
+        position, settings, data = self.position, self._settings, self.data
+        order = np.random.default_rng([self._seed, 2, position.epoch]).permutation(data.train)
+        views = (self._first_view + position.epoch) % data.source.views
+        parts = np.array_split(order, batches)
+        eye = np.eye(self.network.num_classes, dtype=np.float32)
+        while position.batch < batches:
+            rows = parts[position.batch]
+            step = position.epoch * batches + position.batch
+            labels = data.labels[rows]
+            loss, right = self.network.train_step(
+                data.source.read(rows, views[rows]),
+                eye[labels],
+                data.weights[labels],
+                self.schedule.rates(step, self.schedule.epochs * batches, settings.warmup),
+                np.random.default_rng([self._seed, 3, position.epoch, position.batch]),
+            )
+            position.loss += loss * len(rows)
+            position.right += right
+            position.batch += 1
+            if not math.isfinite(loss):
+                position.is_diverged = True
+                return
+            if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                self._save()
+
+    def _measure(self, batches: int) -> None:
+        position, data = self.position, self.data
+        loss = accuracy = None
+        if len(data.validation):
+            logits = compute_logits(self.network, data.source, data.validation)
+            loss, accuracy = measure_logits(logits, data.labels[data.validation])
+            position.is_diverged |= not math.isfinite(loss)
+        is_last = position.epoch >= min(self.schedule.epochs, self.schedule.stop)
+        worst = math.log(self.network.num_classes)  # what answering at random costs
+        if is_last and position.loss / max(1, len(data.train)) > worst:
+            position.is_diverged = True
+        is_better = loss is None or position.best_loss is None or loss < position.best_loss
+        if is_better and not position.is_diverged:
+            position.best_loss, position.best_epoch = loss, position.epoch
+            self._best = self.network.get()
+        step, steps = position.epoch * batches - 1, self.schedule.epochs * batches
+        seconds = position.seconds + time.monotonic() - self._started
+        count = max(1, len(data.train))
+        epoch = Epoch(
+            run=self.name,
+            number=position.epoch,
+            epochs=self.schedule.epochs,
+            loss=position.loss / count,
+            accuracy=position.right / count,
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+            validation_photos=len(data.validation),
+            learning_rate=self.schedule.rates(step, steps, self._settings.warmup)[0],
+            seconds=seconds,
+        )
+        position.loss = position.right = position.seconds = 0.0
+        position.history.append(asdict(epoch))
+        for callback in self._callbacks:
+            callback(epoch)
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        if self._checkpoints is None:
+            return
+        self.position.seconds += time.monotonic() - self._started if self.position.batch else 0.0
+        self._started = time.monotonic()
+        arrays: Arrays = {"state": self.network.get(), "best": self._best}
+        if not self.position.is_finished:
+            arrays["optimizer"] = self.network.get_optimizer()
+        self._checkpoints.save(self.name, arrays, asdict(self.position))
+
+    def _restore(self) -> None:
+        found = self._checkpoints.load(self.name) if self._checkpoints else None
+        if found is None:
+            self._best = self.network.get()
+            return
+        arrays, record = found
+        self.position = Position(**record)
+        self._best = arrays["best"]
+        self.network.set(arrays["state"])
+        if "optimizer" in arrays:
+            self.network.set_optimizer(arrays["optimizer"])
+
+
+def compute_logits(network: Network, source: Source, rows: Numbers, view: int = 0) -> Floats:
+    """``(sample, class)`` logits of samples in one view."""
+    size = network.settings.batch_size
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    found = [network.compute_logits(source.read(part, view)) for part in parts]
+    return np.concatenate(found) if found else np.empty((0, network.num_classes), np.float32)
+
+
+def measure_logits(logits: Floats, labels: Numbers) -> tuple[float, float]:
+    """Log loss in nats and accuracy.
+
+    >>> measure_logits(np.log([[0.5, 0.5], [0.9, 0.1]]), np.array([1, 0]))
+    (0.399..., 0.5)
+    """
+    if not np.isfinite(logits).all():
+        return math.inf, 0.0
+    chosen = softmax(logits.astype(np.float64))[np.arange(len(labels)), labels]
+    losses = -np.log(np.maximum(chosen, 1e-12))
+    return float(losses.mean()), float((logits.argmax(1) == labels).mean())

@@ -1,0 +1,245 @@
+"""Suffix and head as one trainable thing: its variables, its logits, its step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.models.boundary import cut, list_blocks, pool
+from headstart.models.graph import list_layers, trace
+from headstart.models.unfreeze import (
+    ParameterCount,
+    Unfreeze,
+    count_parameters,
+    list_batchnorms,
+    list_trained,
+    set_trainable,
+)
+from headstart.recipe import FineTune
+
+if TYPE_CHECKING:
+    import keras
+
+Floats = npt.NDArray[np.floating]
+
+# Gradients are scaled down to this norm: one odd batch must not throw the pretrained weights away.
+_MOST_GRADIENT = 5.0
+
+
+class Network:
+    """The part of a backbone after the boundary, pooling and a linear head.
+
+    Training it trains the backbone: they share their layers.
+
+    Args:
+        backbone: A model from photos to a feature map or vector.
+        unfreeze: What of it is trained.
+        num_classes: Number of classes.
+        settings: Of the stage.
+    """
+
+    def __init__(
+        self, backbone: keras.Model, unfreeze: Unfreeze, num_classes: int, settings: FineTune
+    ) -> None:
+        import keras
+        import tensorflow as tf
+
+        self.backbone, self.unfreeze, self.settings = backbone, unfreeze, settings
+        self.num_classes = num_classes
+        self._is_training = unfreeze.batchnorm == "train"
+        if self._is_training:
+            set_trainable(backbone, unfreeze)  # only then do its statistics move
+        _, self.suffix = cut(backbone, unfreeze.boundary)
+        self.head = keras.layers.Dense(num_classes, name="head")
+        self.head.build((None, int(backbone.output_shape[-1])))
+        self.depths = self._list_depths()
+        self.variables: list[Any] = [variable for variable, _ in self.depths]
+        # What changes without a gradient: moving statistics, and the state of dropout layers.
+        self.statistics = list(self.suffix.non_trainable_variables) if self._is_training else []
+        self._optimizers: list[tuple[Any, float, bool, list[int]]] = []
+        self._anchors = [tf.Variable(variable.value) for variable in self.variables]
+        self.reset()
+        # One graph for all batches: one made for a certain number of photos may round differently,
+        # and after an interruption another batch is the first.
+        batch = tf.TensorSpec((None, *self.suffix.input_shape[1:]), tf.float32)
+        rows, single = tf.TensorSpec((None,), tf.float32), tf.TensorSpec((), tf.float32)
+        targets = tf.TensorSpec((None, num_classes), tf.float32)
+        partners, seed = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
+        signature = (batch, targets, rows, single, partners, seed)
+        self._train = tf.function(self._train_step, input_signature=signature)
+        self._forward = tf.function(self._logits, input_signature=(batch,))
+
+    # ---- state
+
+    def get(self) -> list[Floats]:
+        """Copies of all that training changes: variables, then statistics."""
+        return [v.value.numpy() for v in (*self.variables, *self.statistics)]
+
+    def set(self, arrays: Sequence[Floats]) -> None:
+        """Put back what `get` gave, or a mixture of two."""
+        for variable, array in zip((*self.variables, *self.statistics), arrays, strict=True):
+            variable.assign(array)
+
+    def start(self, arrays: Sequence[Floats], kernel: Floats, bias: Floats) -> None:
+        """Begin from these arrays with this head; it is also what L2-SP pulls to."""
+        self.set(arrays)
+        self.head.kernel.assign(kernel)
+        self.head.bias.assign(bias)
+        for anchor, variable in zip(self._anchors, self.variables, strict=True):
+            anchor.assign(variable.value)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what the optimizers remember."""
+        if not self._optimizers:
+            self._optimizers = self._make_optimizers()
+        for optimizer, *_ in self._optimizers:
+            for variable in optimizer.variables:
+                if variable is not optimizer.learning_rate:
+                    variable.assign(np.zeros(variable.shape, variable.dtype))
+
+    def get_optimizer(self) -> list[Floats]:
+        """Copies of the optimizers' variables."""
+        return [v.value.numpy() for o, *_ in self._optimizers for v in o.variables]
+
+    def set_optimizer(self, arrays: Sequence[Floats]) -> None:
+        """Put back what `get_optimizer` gave."""
+        every = [v for o, *_ in self._optimizers for v in o.variables]
+        for variable, array in zip(every, arrays, strict=True):
+            variable.assign(array)
+
+    def count_parameters(self) -> tuple[ParameterCount, ...]:
+        """What is trained and what is frozen, by block; the head at the end."""
+        head = ParameterCount("(head)", 1, int(self.head.count_params()), 0)
+        return (*count_parameters(self.backbone, self.variables[:-2]), head)
+
+    def name_arrays(self) -> dict[str, Floats]:
+        """The backbone's arrays by ``layer/variable``, as they are now."""
+        return {
+            f"{layer.name}/{variable.name}": variable.value.numpy()
+            for layer in list_layers(self.backbone)
+            for variable in layer.variables
+        }
+
+    # ---- computing
+
+    def train_step(
+        self,
+        activations: Floats,
+        targets: Floats,
+        weights: Floats,
+        rates: tuple[float, float],
+        random: np.random.Generator,
+    ) -> tuple[float, float]:
+        """One step of the optimizers.
+
+        Args:
+            activations: ``(batch, *shape)``.
+            targets: ``(batch, class)`` probabilities.
+            weights: ``(batch,)``.
+            rates: Learning rates of the last block and of the head.
+            random: What dropout and mixup draw from.
+
+        Returns:
+            Loss and number of right answers, before the step.
+        """
+        import tensorflow as tf
+
+        for optimizer, factor, is_head, _ in self._optimizers:
+            optimizer.learning_rate.assign(rates[1] if is_head else rates[0] * factor)
+        count, settings = len(activations), self.settings
+        share, partners = 1.0, np.arange(count)
+        if settings.mixup:
+            share, partners = random.beta(settings.mixup, settings.mixup), random.permutation(count)
+        seed = random.integers(2**31, size=2, dtype=np.int32)
+        loss, right = self._train(
+            tf.convert_to_tensor(activations.astype(np.float32)),
+            tf.convert_to_tensor(targets, tf.float32),
+            tf.convert_to_tensor(weights, tf.float32),
+            tf.constant(share, tf.float32),
+            tf.convert_to_tensor(partners, tf.int32),
+            tf.convert_to_tensor(seed),
+        )
+        return float(loss), float(right)
+
+    def compute_logits(self, activations: Floats) -> Floats:
+        """``(batch, class)`` logits of ``(batch, *shape)`` activations, in inference mode."""
+        import tensorflow as tf
+
+        return np.asarray(self._forward(tf.convert_to_tensor(activations.astype(np.float32))))
+
+    def _features(self, x: Any, training: bool) -> Any:
+        return pool(self.suffix(x, training=training))
+
+    def _logits(self, x: Any) -> Any:
+        return self.head(self._features(x, False))
+
+    def _train_step(
+        self, x: Any, targets: Any, weights: Any, share: Any, partners: Any, seed: Any
+    ) -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        settings = self.settings
+        if settings.mixup:
+            x = share * x + (1 - share) * tf.gather(x, partners)
+            targets = share * targets + (1 - share) * tf.gather(targets, partners)
+            weights = share * weights + (1 - share) * tf.gather(weights, partners)
+        if settings.label_smoothing:
+            even = settings.label_smoothing / self.num_classes
+            targets = targets * (1 - settings.label_smoothing) + even
+        values = [variable.value for variable in self.variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            features = self._features(x, self._is_training)
+            if settings.dropout:
+                features = tf.nn.experimental.stateless_dropout(features, settings.dropout, seed)
+            logits = self.head(features)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            loss = tf.reduce_mean(losses * weights)
+            total = loss
+            if settings.l2_sp:
+                pairs = zip(values[:-2], self._anchors[:-2], strict=True)
+                total += settings.l2_sp * tf.add_n([tf.nn.l2_loss(v - a) for v, a in pairs])
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(total, values), _MOST_GRADIENT)
+        for optimizer, _, _, members in self._optimizers:
+            optimizer.apply([gradients[i] for i in members], [self.variables[i] for i in members])
+        answers = tf.argmax(logits, 1) == tf.argmax(targets, 1)
+        return loss, tf.reduce_sum(tf.cast(answers, tf.float32))
+
+    # ---- what is trained
+
+    def _list_depths(self) -> list[tuple[Any, int]]:
+        """Variables with their distance from the top in blocks; the head's, at the end, have -1."""
+        graph, blocks = trace(self.backbone), list_blocks(self.backbone)
+        names = set(self.unfreeze.layers)
+        found: dict[int, tuple[Any, int]] = {}
+        for number, step in enumerate(graph.steps if graph else ()):
+            if step.name in names:
+                later = sum(block.first > number for block in blocks)
+                for variable in list_trained(step.layer, self.unfreeze.batchnorm):
+                    found.setdefault(id(variable), (variable, later))
+        head = [(self.head.kernel, -1), (self.head.bias, -1)]
+        return [*found.values(), *head]
+
+    def _make_optimizers(self) -> list[tuple[Any, float, bool, list[int]]]:
+        """One per learning rate: ``(optimizer, factor, is head, numbers of its variables)``."""
+        import keras
+
+        settings, made = self.settings, []
+        norms = {id(v) for norm in list_batchnorms(self.suffix) for v in norm.variables}
+        for depth in sorted({depth for _, depth in self.depths}):
+            members = [i for i, (_, d) in enumerate(self.depths) if d == depth]
+            own = [self.variables[i] for i in members]
+            if settings.optimizer == "sgd":
+                optimizer = keras.optimizers.SGD(0.0, momentum=0.9)
+            else:
+                optimizer = keras.optimizers.AdamW(0.0, weight_decay=settings.weight_decay)
+                spared = [v for v in own if len(v.shape) < 2 or id(v) in norms]
+                if spared:
+                    optimizer.exclude_from_weight_decay(var_list=spared)
+            optimizer.build(own)
+            made.append((optimizer, settings.layer_decay ** max(depth, 0), depth < 0, members))
+        return made

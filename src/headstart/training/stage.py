@@ -1,0 +1,224 @@
+"""The runs of the fine-tuning stage and the choices between them.
+
+Rate, number of epochs and interpolation are chosen on training photos that are held out (or on a
+validation folder); then all are trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from headstart.data.split import list_folds
+from headstart.features.activations import Activations
+from headstart.recipe import FineTune
+from headstart.training.interpolate import SHARES, Gain, choose_share
+from headstart.training.loop import (
+    Context,
+    Data,
+    Numbers,
+    Position,
+    Run,
+    Schedule,
+    Source,
+    compute_logits,
+)
+from headstart.training.network import Network
+from headstart.training.probe import Probe, fit_probe
+from headstart.training.tuning import Floats, Photos, Tuning
+
+# Folds are trained until so many photos were held out: on fewer, a choice is a guess.
+_ENOUGH_HELD_OUT = 200
+
+# A sweep trains for this share of the epochs.
+_SWEEP_SHARE = 0.3
+
+
+class Stage:
+    """The runs of one stage and the choices between them.
+
+    Args:
+        network: As pretrained.
+        source: Activations of the training photos, then of the validation photos.
+        photos: These photos.
+        probe: The head to start from.
+        context: Seed, checkpoints until the stage is complete, and callbacks.
+    """
+
+    def __init__(
+        self, network: Network, source: Source, photos: Photos, probe: Probe, context: Context
+    ) -> None:
+        self._network, self._source, self._photos, self._probe = network, source, photos, probe
+        self._settings, self._context, self._seed = network.settings, context, context.seed
+        number = {name: i for i, name in enumerate(photos.class_names)}
+        samples = (*photos.train, *photos.validation)
+        self._labels = np.array([number[sample.label] for sample in samples], np.intp)
+        self._groups = photos.groups
+        self._train = np.arange(len(photos.train))
+        self._pretrained = network.get()
+        self._history: list[dict[str, Any]] = []
+
+    def run(self) -> Tuning:
+        """Choose, train, and collect the result."""
+        settings = self._settings
+        folds = self._list_folds()
+        rate = settings.learning_rate
+        if rate is None:
+            rate = self._sweep(folds[0]) if folds else settings.learning_rates[0]
+        share, gain, epochs = 1.0, None, settings.epochs
+        is_diverged = rate is None
+        if folds and rate is not None:
+            share, gain, epochs, is_diverged = self._choose(folds, rate)
+        says = _describe(share, gain, is_diverged, settings)
+        rate = rate if rate is not None else 0.0
+        has_final = bool(folds) and bool(self._photos.validation)
+        if is_diverged or share == 0.0:
+            share = 0.0
+            self._start(self._probe)
+        elif not has_final:
+            position, start = self._train_on("all photos", self._train, (), rate, stop=epochs)
+            if position.is_diverged:
+                share, says = 0.0, _describe(0.0, None, True, settings)
+            self._mix(start, self._network.get(), share)
+        result = self._collect(share, rate, epochs, gain, says)
+        if self._context.checkpoints is not None:
+            self._context.checkpoints.remove()
+        return result
+
+    def _list_folds(self) -> list[tuple[Numbers, Numbers]]:
+        count = len(self._train)
+        if self._photos.validation:
+            return [(self._train, np.arange(count, len(self._labels)))]
+        if not self._settings.holdout:
+            return []
+        labels, groups = self._labels[:count], self._groups[:count]
+        sizes = Counter(label for label, _ in set(zip(labels.tolist(), groups, strict=True)))
+        several = [size for size in sizes.values() if size > 1]
+        if not several:  # a class would be held out altogether; nothing can be chosen
+            return []
+        folds = max(2, min(round(1 / self._settings.holdout), *several))
+        wanted = math.ceil(_ENOUGH_HELD_OUT / max(1, count / folds))
+        return list(list_folds(labels, groups, folds, self._seed))[:wanted]
+
+    def _sweep(self, fold: tuple[Numbers, Numbers]) -> float | None:
+        """The rate with the lowest log loss after a short run; None when all diverge."""
+        found: dict[float, float] = {}
+        epochs = max(1, round(_SWEEP_SHARE * self._settings.epochs))
+        for rate in self._settings.learning_rates:
+            name = f"rate {rate:g}"
+            position, _ = self._train_on(name, *fold, rate, epochs=epochs, stop=epochs)
+            if not position.is_diverged and position.best_loss is not None:
+                found[rate] = position.best_loss
+        return min(found, key=lambda rate: found[rate]) if found else None
+
+    def _choose(
+        self, folds: list[tuple[Numbers, Numbers]], rate: float
+    ) -> tuple[float, Gain | None, int, bool]:
+        """Share of the way, its gain, epochs, and whether the rate diverged."""
+        logits: list[list[Floats]] = [[] for _ in SHARES]
+        held_out: list[Numbers] = []
+        epochs = []
+        for number, (train, validation) in enumerate(folds):
+            name = f"fold {number + 1}" if len(folds) > 1 else "held out"
+            position, start = self._train_on(name, train, validation, rate)
+            if position.is_diverged:
+                return 0.0, None, 0, True
+            end = self._network.get()
+            for share, collected in zip(SHARES, logits, strict=True):
+                self._mix(start, end, share)
+                collected.append(compute_logits(self._network, self._source, validation))
+            held_out.append(validation)
+            epochs.append(position.best_epoch)
+        rows = np.concatenate(held_out)
+        groups = [self._groups[row] for row in rows]
+        pooled = [np.concatenate(parts) for parts in logits]
+        share, gain = choose_share(pooled, self._labels[rows], groups, self._seed)
+        if self._photos.validation:
+            self._mix(start, end, share)
+        return share, gain, max(1, round(float(np.mean(epochs)))), False
+
+    def _train_on(
+        self,
+        name: str,
+        train: Numbers,
+        validation: Numbers | tuple[()],
+        rate: float,
+        *,
+        epochs: int | None = None,
+        stop: int | None = None,
+    ) -> tuple[Position, list[Floats]]:
+        """Train from the probe of these photos; the position, and the arrays it started from."""
+        settings = self._settings
+        probe = self._probe
+        if len(train) < len(self._train):
+            classes = len(self._photos.class_names)
+            strengths = (self._probe.strength,)
+            features, labels = self._photos.features[train], self._labels[train]
+            probe = fit_probe(features, labels, classes, strengths=strengths)
+        self._start(probe)
+        start = self._network.get()
+        total = epochs or settings.epochs
+        head = settings.head_learning_rate
+        head = settings.head_factor * rate if head is None else head
+        held_out = np.asarray(validation, np.intp)
+        data = Data(self._source, self._labels, probe.class_weights, train, held_out)
+        run = Run(
+            name,
+            self._network,
+            data,
+            Schedule(rate, head, total, stop or total),
+            self._context,
+        )
+        position = run.finish()
+        self._history += position.history
+        return position, start
+
+    def _start(self, probe: Probe) -> None:
+        self._network.start(self._pretrained, probe.kernel, probe.bias)
+
+    def _mix(self, start: list[Floats], end: list[Floats], share: float) -> None:
+        mixed = [(1 - share) * a + share * b for a, b in zip(start, end, strict=True)]
+        self._network.set(mixed)
+
+    def _collect(
+        self, share: float, rate: float, epochs: int, gain: Gain | None, says: str
+    ) -> Tuning:
+        network = self._network
+        cached = self._source if isinstance(self._source, Activations) else None
+        return Tuning(
+            unfreeze=network.unfreeze,
+            kernel=network.head.kernel.value.numpy(),
+            bias=network.head.bias.value.numpy(),
+            arrays=network.name_arrays(),
+            backbone=network.backbone,
+            share=share,
+            learning_rate=rate,
+            epochs=epochs if share else 0,
+            gain=gain,
+            says=says,
+            parameters=network.count_parameters(),
+            history=tuple(self._history),
+            cached_bytes=cached.bytes if cached else 0,
+            seconds=cached.seconds if cached else {"decode": 0.0, "prefix": 0.0},
+        )
+
+
+def _describe(share: float, gain: Gain | None, is_diverged: bool, settings: FineTune) -> str:
+    if is_diverged:
+        tried = settings.learning_rate or max(settings.learning_rates)
+        return (
+            f"Fine-tuning diverged (learning rate {tried:g}); the probe is kept. Try a rate ten "
+            "times lower."
+        )
+    if gain is None:
+        return "Fine-tuned without photos held out: whether it helped is not known."
+    if share == 0.0:
+        return (
+            f"Fine-tuning was not likely to help ({gain.photos} photos held out, probability "
+            f"{gain.probability:.2f}, wanted 0.8); the probe is kept."
+        )
+    way = "" if share == 1.0 else f", {share:.0%} of the way from the probe"
+    return f"Fine-tuning gained {gain}{way}."

@@ -1,0 +1,94 @@
+"""Records of the fine-tuning stage: what it starts from and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.data.scan import Sample
+from headstart.features.extract import Progress
+from headstart.models.unfreeze import ParameterCount, Unfreeze
+from headstart.runtimes import AUTO
+from headstart.training.interpolate import Gain
+from headstart.training.loop import Epoch
+
+if TYPE_CHECKING:
+    import keras
+
+Floats = npt.NDArray[np.floating]
+Callbacks = Sequence[Callable[[Epoch], None]]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning gave.
+
+    Attributes:
+        unfreeze: What was trained.
+        kernel: ``(feature, class)`` of the head.
+        bias: ``(class,)`` of the head.
+        arrays: The backbone's arrays by ``layer/variable``.
+        backbone: The backbone with these arrays.
+        share: Of the way from the probe to the tuned network; 0 means the probe is kept.
+        learning_rate: Of the last block.
+        epochs: That the final network was trained for.
+        gain: On photos held out; None without any.
+        says: One sentence about the outcome.
+        parameters: Trained and frozen, by block.
+        history: Every epoch of every run, as plain data.
+        cached_bytes: Of the activations.
+        seconds: ``decode`` and ``prefix`` of the extraction.
+    """
+
+    unfreeze: Unfreeze
+    kernel: Floats
+    bias: Floats
+    arrays: dict[str, Floats]
+    backbone: keras.Model
+    share: float
+    learning_rate: float
+    epochs: int
+    gain: Gain | None
+    says: str
+    parameters: tuple[ParameterCount, ...]
+    history: tuple[dict[str, Any], ...]
+    cached_bytes: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The photos of a stage, with what the stage before it made of them.
+
+    Attributes:
+        train: Samples to train on.
+        validation: Samples to choose on; without any, training photos are held out.
+        groups: What belongs together, such as near duplicates: a name per sample of both.
+        features: ``(train sample, feature)`` pooled features.
+        class_names: Sorted.
+    """
+
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    groups: tuple[str, ...]
+    features: Floats
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What does not change the result.
+
+    Attributes:
+        runtime: What computes the prefix.
+        progress: Called with ``(done, all)`` views while activations are extracted.
+        callbacks: Called with every `Epoch`.
+    """
+
+    runtime: str = AUTO
+    progress: Progress | None = None
+    callbacks: Callbacks = ()

@@ -1,0 +1,242 @@
+"""The stage from photos to the bundle: choices, equality, going on, bad settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from conftest import CLASSES, write_digits
+
+import headstart
+from headstart import ImageClassifier
+from headstart.data.decode import decode_photo
+from headstart.errors import BoundaryError, BundleError, HeadstartError
+from headstart.features.activations import open_activations
+from headstart.models.boundary import cut, cut_prefix, get_boundary
+from headstart.models.loaders import load_backbone, load_prefix
+from headstart.recipe import RECIPES, FineTune, Recipe, choose_recipe
+from headstart.training.interpolate import choose_share
+
+QUICK = {"epochs": 2, "views": 2, "learning_rate": 1e-4, "batch_size": 16}
+
+
+def recipe(**settings: Any) -> Recipe:
+    return choose_recipe("tune", **{**QUICK, **settings})
+
+
+def read_pixels(paths: list[Path], size: int = 224) -> np.ndarray:
+    return np.stack([decode_photo(path.read_bytes(), size) for path in paths]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def tuned(digits_folder: Path, cache: Path) -> Any:
+    """Fine-tuned without photos held out, so that it is surely changed."""
+    seen: list[Any] = []
+    classifier = ImageClassifier(recipe=recipe(holdout=0.0))
+    classifier.fit(digits_folder, callbacks=[seen.append])
+    classifier.seen = seen
+    return classifier
+
+
+def test_the_bundle_predicts_what_the_model_does_and_the_report_says(
+    tuned: Any, trained: Any, digits_folder: Path, tmp_path: Path
+) -> None:
+    paths = sorted(digits_folder.glob("*/*.png"))[::7]
+    loaded = headstart.load(tuned.save(tmp_path / "a.headstart"))
+    found = loaded.predict_proba(paths)
+    assert np.abs(found - trained.predict_proba(paths)).max() > 1e-3, "training changed something"
+    for model in (tuned.model, loaded.model):
+        np.testing.assert_allclose(model.predict(read_pixels(paths), verbose=0), found, atol=1e-4)
+    assert [(e.run, e.number, e.epochs) for e in tuned.seen] == [
+        ("all photos", 1, 2),
+        ("all photos", 2, 2),
+    ]
+    record = loaded.bundle.manifest["fine_tune"]
+    assert (record["boundary"], record["share"]) == ("block6d_add", 1.0)
+    assert record["cached_bytes"] == 2 * 7 * 7 * 192 * 2 * tuned.bundle.manifest["samples"]["train"]
+    assert "whether it helped is not known" in record["says"]
+    trainable = {row["name"]: row["trainable"] for row in record["parameters"] if row["trainable"]}
+    assert trainable == {"block7a": 1009792, "(head)": 1280 * len(CLASSES) + len(CLASSES)}
+
+
+def test_prediction_needs_no_tensorflow(tuned: Any, digits_folder: Path, tmp_path: Path) -> None:
+    bundle = tuned.save(tmp_path / "a.headstart")
+    photo = next(digits_folder.glob("*/*.png"))
+    code = (
+        "import sys, headstart\n"
+        f"print(headstart.load({str(bundle)!r}).predict([{str(photo)!r}])[0])\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == tuned.predict([photo])[0]
+
+
+def test_frozen_weights_are_the_pretrained_ones(tuned: Any) -> None:
+    before = load_prefix("efficientnet-lite0").load_weights
+    assert before is not None
+    pretrained, after = before(), tuned.tuning.arrays
+    changed = {name for name in after if (after[name] != pretrained[name]).any()}
+    assert {name.split("/")[0] for name in changed} == set(tuned.tuning.unfreeze.layers)
+
+
+def test_the_same_seed_gives_the_same_bundle(tuned: Any, digits_folder: Path) -> None:
+    again = ImageClassifier(recipe=recipe(holdout=0.0)).fit(digits_folder)
+    assert dict(again.bundle.members) == dict(tuned.bundle.members)
+
+
+def test_going_on_from_a_bundle_with_a_new_class(
+    tuned: Any, digits_folder: Path, tmp_path: Path
+) -> None:
+    folder = write_digits(tmp_path / "photos", (*CLASSES, "7"), 8)
+    bundle = tuned.save(tmp_path / "a.headstart")
+    more = ImageClassifier().fit(folder, initial=bundle)
+    assert list(more.classes_) == [*CLASSES, "7"]
+    assert more.bundle.manifest["backbone"]["weights_digest"] != (
+        load_prefix("efficientnet-lite0").weights_digest
+    )
+    paths = sorted(folder.glob("*/*.png"))[::5]
+    found = more.predict_proba(paths)
+    np.testing.assert_allclose(more.model.predict(read_pixels(paths), verbose=0), found, atol=1e-4)
+    with pytest.raises(BundleError, match="has the backbone efficientnet-lite0, this one has"):
+        ImageClassifier("efficientnet-lite1").fit(folder, initial=bundle)
+
+
+def test_activations_are_computed_once_and_shared_by_what_was_tuned_after_them(
+    tuned: Any, few_digits: Path
+) -> None:
+    from headstart.data.scan import scan_folder
+
+    prefix, manifest = load_prefix("efficientnet-lite0"), scan_folder(few_digits)
+    backbone = load_backbone()
+    boundary = get_boundary(backbone, "block6d_add")
+    ends = cut_prefix(prefix, boundary, backbone)
+    after = cut_prefix(prefix, boundary, tuned.tuning.backbone)
+    assert after.weights_digest == ends.weights_digest
+    earlier = get_boundary(backbone, "block6c_add")
+    assert cut_prefix(prefix, earlier, backbone).weights_digest != ends.weights_digest
+    first = open_activations(ends, manifest, views=3)
+    again = open_activations(ends, manifest, views=3)
+    more = open_activations(ends, manifest, views=4)
+    count = len(manifest.samples)
+    assert again.forwarded == 0
+    assert more.forwarded == count
+    assert first.views == 3
+    assert again.bytes == count * 3 * 7 * 7 * 192 * 2
+    rows = np.arange(count)
+    mixed = again.read(rows, rows % 3)
+    for row in rows[:4]:
+        np.testing.assert_array_equal(mixed[row], again.rows[row % 3].read(np.array([row]))[0])
+    other = open_activations(ends, manifest, views=3, seed=1)
+    assert (other.read(rows) == again.read(rows)).all(), "view 0 has no seed"
+    assert (other.read(rows, 2) != again.read(rows, 2)).any()
+    whole = cut(backbone, boundary)[0]
+    reference = np.asarray(whole(read_pixels([s.path for s in again.samples])))
+    error = np.linalg.norm(again.read(rows) - reference) / np.linalg.norm(reference)
+    assert error < 2e-3
+
+
+def make_own_model(size: int = 64) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    x = photos = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 255)(x)
+    for block in (1, 2, 3):
+        x = keras.layers.Conv2D(8 * block, 3, 2, "same", name=f"block{block}_conv")(x)
+        x = keras.layers.ReLU(name=f"block{block}_relu")(x)
+    return keras.Model(photos, x, name="own")
+
+
+@pytest.mark.parametrize("unfreeze", ["last_block", "all"])
+def test_a_model_of_ones_own_is_tuned_and_left_as_it_was(
+    unfreeze: str, digits_folder: Path
+) -> None:
+    own = make_own_model()
+    before = [w.copy() for w in own.get_weights()]
+    classifier = ImageClassifier(own, recipe=recipe(unfreeze=unfreeze, holdout=0.0))
+    classifier.fit(digits_folder)
+    assert all((a == b).all() for a, b in zip(before, own.get_weights(), strict=True))
+    assert classifier.tuning is not None
+    assert (classifier.tuning.cached_bytes == 0) == (unfreeze == "all")
+    paths = sorted(digits_folder.glob("*/*.png"))[::9]
+    np.testing.assert_allclose(
+        classifier.model.predict(read_pixels(paths, 64), verbose=0),
+        classifier.predict_proba(paths),
+        atol=1e-4,
+    )
+
+
+def test_what_is_not_likely_to_help_is_not_done(digits_folder: Path, trained: Any) -> None:
+    classifier = ImageClassifier(recipe=recipe(epochs=1, learning_rate=1e-9)).fit(digits_folder)
+    assert classifier.tuning is not None
+    assert classifier.tuning.share == 0.0
+    assert "the probe is kept" in classifier.tuning.says
+    assert dict(classifier.bundle.members) == dict(trained.bundle.members)
+
+
+def test_a_rate_that_diverges_keeps_the_probe_and_says_so(
+    digits_folder: Path, trained: Any
+) -> None:
+    classifier = ImageClassifier(
+        recipe=recipe(learning_rate=900.0, optimizer="sgd", holdout=0.0, epochs=4)
+    ).fit(digits_folder)
+    assert classifier.tuning is not None
+    assert "diverged (learning rate 900)" in classifier.tuning.says
+    assert dict(classifier.bundle.members) == dict(trained.bundle.members)
+
+
+def test_two_photos_in_a_class_are_a_handled_case(tmp_path: Path) -> None:
+    folder = write_digits(tmp_path / "photos", ("0", "1"), 6)
+    write_digits(folder, ("2",), 3)
+    classifier = ImageClassifier(recipe=recipe(epochs=1)).fit(folder)
+    assert np.isfinite(classifier.predict_proba(sorted(folder.glob("*/*.png")))).all()
+
+
+def test_bad_settings_are_refused_before_training(digits_folder: Path) -> None:
+    with pytest.raises(BoundaryError, match="Did you mean block7a"):
+        ImageClassifier(unfreeze="blok7a").fit(digits_folder)
+    for settings, says in (
+        ({"epochs": 0}, "epochs is 0; accepted are whole numbers from 1"),
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0; accepted are numbers from 1e-09"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"optimizer": "adam"}, "optimizer is 'adam'"),
+        ({"views": True}, "views is True"),
+        ({"epoch": 3}, "'epoch' is not a setting of fine-tuning. Did you mean epochs"),
+    ):
+        with pytest.raises(HeadstartError, match=says):
+            choose_recipe("tune", **settings)
+    with pytest.raises(BoundaryError, match="batchnorm='trian' is not known"):
+        ImageClassifier(recipe=recipe(batchnorm="trian")).fit(digits_folder)
+
+
+def test_recipes_survive_json() -> None:
+    chosen = recipe(unfreeze=4, learning_rates=(1e-3, 1e-4))
+    assert Recipe.from_json(chosen.to_json()) == chosen
+    import json
+
+    assert Recipe.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+    assert Recipe.from_json(RECIPES["probe"].to_json()) == RECIPES["probe"]
+    with pytest.raises(HeadstartError, match="Did you mean epochs"):
+        Recipe.from_json({"fine_tune": {"epoch": 1}})
+    assert FineTune(learning_rates=[1e-3]).learning_rates == (1e-3,)  # type: ignore[arg-type]
+
+
+def test_the_interpolation_is_chosen_by_what_is_likely() -> None:
+    labels = np.arange(120) % 3
+    rng = np.random.default_rng(0)
+    noise, truth = rng.normal(size=(120, 3)), np.eye(3)[labels]
+    groups = list(map(str, range(120)))
+    logits = [truth * strength + noise for strength in (1.0, 1.5, 3.0, 2.0, 1.2)]
+    share, gain = choose_share(logits, labels, groups, 0)
+    assert share == 0.5
+    assert gain.low <= gain.tuned - gain.probe <= gain.high
+    assert gain.probability > 0.95
+    # Ten times as sure is not better or worse: the temperature takes it away.
+    again, _ = choose_share([10 * logits[0], *logits[1:]], labels, groups, 0)
+    assert again == 0.5
+    barely = [logits[0], logits[0] + 0.3 * rng.normal(size=(120, 3))]
+    assert choose_share(barely, labels, groups, 0, (0.0, 1.0))[0] == 0.0
