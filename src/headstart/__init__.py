@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from headstart.classifier import ImageClassifier, load
     from headstart.errors import HeadstartError
     from headstart.features.extract import extract_features
-    from headstart.models.boundary import list_boundaries
+    from headstart.models.boundary import cut, list_boundaries
     from headstart.models.heads import attach_head
     from headstart.models.loaders import load_backbone
+    from headstart.training.library import fine_tune, make_dataset
 
 __version__ = "0.1.0"
 
@@ -22,10 +23,13 @@ __all__ = [
     "HeadstartError",
     "ImageClassifier",
     "attach_head",
+    "cut",
     "extract_features",
+    "fine_tune",
     "list_boundaries",
     "load",
     "load_backbone",
+    "make_dataset",
 ]
 
 _HOMES = {
@@ -33,6 +37,9 @@ _HOMES = {
     "ImageClassifier": "headstart.classifier",
     "attach_head": "headstart.models.heads",
     "extract_features": "headstart.features.extract",
+    "cut": "headstart.models.boundary",
+    "fine_tune": "headstart.training.library",
+    "make_dataset": "headstart.training.library",
     "list_boundaries": "headstart.models.boundary",
     "load": "headstart.classifier",
     "load_backbone": "headstart.models.loaders",
