@@ -14,7 +14,8 @@ class FineTune:
 
     Attributes:
         unfreeze: What is trained: ``"none"``, a number of layers, the name of a block,
-            ``"last_block"``, ``"last_2_blocks"``, a regular expression on layer names, ``"all"``.
+            ``"last_block"``, ``"last_2_blocks"``, ``"half"`` (of the multiply-adds), a regular
+            expression on layer names, ``"all"``.
         batchnorm: ``"inference"``, ``"affine"`` or ``"train"``; see
             `headstart.models.unfreeze.Unfreeze`.
         epochs: Passes over the training photos, at most.
@@ -42,24 +43,24 @@ class FineTune:
             trained on. 0: nothing is chosen, the last weights are taken.
     """
 
-    unfreeze: str | int = "last_block"
+    unfreeze: str | int = "half"
     batchnorm: str = "inference"
-    epochs: int = 10
+    epochs: int = 14
     batch_size: int = 32
     optimizer: str = "adamw"
     learning_rate: float | None = None
-    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    learning_rates: tuple[float, ...] = (2e-4, 5e-4, 1e-3)
     head_learning_rate: float | None = None
-    head_factor: float = 1.0
+    head_factor: float = 3.0
     layer_decay: float = 1.0
     warmup: float = 0.1
     weight_decay: float = 0.01
     l2_sp: float = 0.0
     label_smoothing: float = 0.1
     dropout: float = 0.2
-    mixup: float = 0.0
-    views: int = 4
-    patience: int = 5
+    mixup: float = 1.0
+    views: int = 6
+    patience: int = 6
     holdout: float = 0.2
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from headstart import load_backbone
 from headstart.errors import BoundaryError
+from headstart.models.boundary import list_blocks, list_boundaries
 from headstart.models.unfreeze import (
     Unfreeze,
     count_parameters,
@@ -58,6 +59,19 @@ def test_larger_settings_of_vgg16(vgg: keras.Model) -> None:
     everything = resolve_unfreeze(vgg, "all")
     assert (len(everything.layers), everything.boundary.name) == (13, "photos")
     assert resolve_unfreeze(vgg, "block4").layers == everything.layers[-6:], "and all that follows"
+
+
+def test_half_is_where_half_of_the_multiply_adds_lie_before(
+    vgg: keras.Model, lite: keras.Model
+) -> None:
+    for model, boundary in ((vgg, "block3_pool"), (lite, "block5b_add")):
+        found = resolve_unfreeze(model, "half").boundary
+        assert found.name == boundary
+        assert found.share_before >= 0.5
+        blocks = list_blocks(model)
+        steps = {b.step: b.share_before for b in list_boundaries(model)}
+        earlier = [b.first for b in blocks if b.first - 1 < found.step]
+        assert steps[earlier[-1] - 1] < 0.5, "one block more would be less than half"
 
 
 def test_a_stage_is_a_name_too(lite: keras.Model) -> None:

@@ -22,7 +22,7 @@ from headstart.models.loaders import load_backbone, load_prefix
 from headstart.recipe import RECIPES, FineTune, Recipe, choose_recipe
 from headstart.training.interpolate import choose_share
 
-QUICK = {"epochs": 2, "views": 2, "learning_rate": 1e-4, "batch_size": 16}
+QUICK = {"unfreeze": "last_block", "epochs": 2, "views": 2, "learning_rate": 1e-4, "batch_size": 16}
 
 
 def recipe(**settings: Any) -> Recipe:

@@ -39,6 +39,7 @@ def test_fine_tune_gives_a_plain_model_and_leaves_the_backbone(
         views=1,
         learning_rate=1e-2,
         dropout=0.0,
+        mixup=0.0,
         callbacks=[seen.append],
     )
     assert all((a == b).all() for a, b in zip(before, own.get_weights(), strict=True))

@@ -47,7 +47,9 @@ def labels() -> np.ndarray:
 
 
 def make_network(model: Any, **settings: Any) -> Network:
-    chosen = FineTune(**{"unfreeze": "block3", "batch_size": 8, "epochs": 3, **settings})
+    chosen = FineTune(
+        **{"unfreeze": "block3", "batch_size": 8, "epochs": 3, "mixup": 0.0, **settings}
+    )
     unfreeze = resolve_unfreeze(model, chosen.unfreeze, chosen.batchnorm)
     network = Network(model, unfreeze, CLASSES, chosen)
     rng = np.random.default_rng(1)

@@ -12,8 +12,8 @@ RecipeOption = Annotated[
 UnfreezeOption = Annotated[
     str | None,
     typer.Option(
-        help="What of the backbone is trained: last_block, last_2_blocks, a block's name, a number "
-        "of layers, a regular expression, all. Implies --recipe tune.",
+        help="What of the backbone is trained: last_block, last_2_blocks, half, a block's name, a "
+        "number of layers, a regular expression, all. Implies --recipe tune.",
         show_default=False,
     ),
 ]

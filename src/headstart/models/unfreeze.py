@@ -53,8 +53,9 @@ def resolve_unfreeze(
         model: A backbone.
         unfreeze: ``"none"``; a number N, the last N layers as Keras built them (for VGG16, 4 is
             block5_conv1 to block5_conv3 and their pool); the name of a block or stage, which is
-            trained with all that follows; ``"last_block"``; ``"last_2_blocks"``, and so on; a
-            regular expression, found anywhere in a layer's name; or ``"all"``.
+            trained with all that follows; ``"last_block"``; ``"last_2_blocks"``, and so on;
+            ``"half"``, the blocks before which at least half of the multiply-adds lie; a regular
+            expression, found anywhere in a layer's name; or ``"all"``.
         batchnorm: One of `BATCHNORM`.
 
     Raises:
@@ -102,8 +103,8 @@ def _parse(unfreeze: Any) -> str | int:
 
 
 _ACCEPTED = (
-    'Accepted: "none", a number of layers, the name of a block, "last_block", "last_2_blocks", a '
-    'regular expression on layer names, "all".'
+    'Accepted: "none", a number of layers, the name of a block, "last_block", "last_2_blocks", '
+    '"half", a regular expression on layer names, "all".'
 )
 
 
@@ -156,13 +157,17 @@ def _find_first(model: keras.Model, setting: str, blocks: tuple[Block, ...]) -> 
                 f"{', '.join(block.name for block in blocks) or 'none were found'}."
             )
         return blocks[-count].first
+    if setting == "half" and blocks:
+        known = {boundary.step: boundary.share_before for boundary in list_boundaries(model)}
+        # A network of one block is trained from it on.
+        return next((b.first for b in blocks if known[b.first - 1] >= 0.5), blocks[-1].first)
     return next((b.first for b in blocks if setting in (b.name, b.stage)), None)
 
 
 def _unknown(model: keras.Model, setting: str, blocks: tuple[Block, ...]) -> BoundaryError:
     names = [block.name for block in blocks]
     stages = [block.stage for block in blocks if block.stage]
-    known = dict.fromkeys([*names, *stages, "none", "last_block", "all"])
+    known = dict.fromkeys([*names, *stages, "none", "last_block", "half", "all"])
     return BoundaryError(
         f"{setting!r} is not a block of {model.name}, and no layer matches it as a regular "
         f"expression.{did_you_mean(setting, known)} Its blocks: {', '.join(names) or 'none'}. "

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.floating]
 
 # Gradients are scaled down to this norm: one odd batch must not throw the pretrained weights away.
-_MOST_GRADIENT = 5.0
+MOST_GRADIENT = 5.0
 
 
 class Network:
@@ -203,7 +203,7 @@ class Network:
             if settings.l2_sp:
                 pairs = zip(values[:-2], self._anchors[:-2], strict=True)
                 total += settings.l2_sp * tf.add_n([tf.nn.l2_loss(v - a) for v, a in pairs])
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(total, values), _MOST_GRADIENT)
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(total, values), MOST_GRADIENT)
         for optimizer, _, _, members in self._optimizers:
             optimizer.apply([gradients[i] for i in members], [self.variables[i] for i in members])
         answers = tf.argmax(logits, 1) == tf.argmax(targets, 1)

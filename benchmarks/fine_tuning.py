@@ -1,0 +1,476 @@
+"""Fine-tuning from the freeze boundary: is it the same, is it faster, does it help?
+
+    HEADSTART_TEST_PHOTOS=... python benchmarks/fine_tuning.py PART [--limit 5]
+
+PART is one of:
+
+equality  50 steps of SGD from cached activations against the whole network in plain Keras with a
+          frozen prefix, on the same batches; with float16 activations: decisions changed.
+speed     10 epochs of the last block, one view, extraction included, against the same in plain
+          Keras beside it (photos decoded in memory beforehand for Keras, which is not charged).
+accuracy  --data cifar: the recipe "tune" with given settings against the probe, on the test
+          photos: accuracy with interval, paired difference, seconds.
+search    --data cifar --settings '{…}' '{…}': recipes compared on training photos that are held out
+          (the first of five folds); test photos are not touched. This is how defaults were chosen.
+few       5, 10 and 20 training photos a class: tuned against the probe, on the test photos.
+kills     a run that is killed at random moments and started again until it ends: the same bundle?
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photos as photo_sets
+from measure import make_parser, save_rows
+
+# Networks without packaged weights have random ones, which changes no time and no equality.
+NETWORKS = ("efficientnet-lite0", "VGG16", "MobileNetV2", "ResNet50")
+STEPS, BATCH = 50, 16
+
+
+def load_network(name: str, size: int) -> Any:
+    """A backbone; those of keras.applications with random weights and pixels scaled to ±1."""
+    import keras
+
+    from headstart import load_backbone
+
+    keras.utils.set_random_seed(0)
+    if name == "efficientnet-lite0":
+        return load_backbone(image_size=size)
+    body = getattr(keras.applications, name)(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
+    pixels = keras.Input((size, size, 3))
+    scaled = keras.layers.Rescaling(1 / 127.5, -1)(pixels)
+    return keras.Model(pixels, body(scaled), name=name.lower())
+
+
+# ---- equality
+
+
+def check_equality(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per network."""
+    size = 96
+    folder = photo_sets.data_root() / "clothing" / "train"
+    paths = photo_sets.list_photos(folder)[:: max(1, 1000 // options.count)][: options.count]
+    from headstart.data.decode import decode_photo
+
+    pixels = np.stack([decode_photo(path.read_bytes(), size) for path in paths])
+    names = sorted({path.parent.name for path in paths})
+    labels = np.array([names.index(path.parent.name) for path in paths])
+    return [compare(name, pixels.astype(np.float32), labels) for name in options.networks]
+
+
+def compare(name: str, pixels: Any, labels: Any) -> dict[str, Any]:
+    """The same 50 steps in three ways: whole, from float32, from float16 activations."""
+    import keras
+
+    from headstart.models.boundary import cut
+    from headstart.models.unfreeze import resolve_unfreeze, set_trainable
+    from headstart.training.network import MOST_GRADIENT
+
+    rate, classes = (1e-3 if "lite" in name else 1e-4), int(labels.max()) + 1
+    whole = load_network(name, pixels.shape[1])
+    unfreeze = resolve_unfreeze(whole, "last_block")
+    set_trainable(whole, unfreeze)
+    head = keras.layers.Dense(classes, name="head")
+    x = keras.layers.GlobalAveragePooling2D()(whole.output)
+    model = keras.Model(whole.input, head(x))
+    kernel = np.random.default_rng(0).normal(size=head.kernel.shape).astype(np.float32)
+    features = np.asarray(keras.Model(whole.input, x)(pixels[:32], training=False))
+    kernel *= 1 / np.abs(features).mean() / len(kernel)
+    head.kernel.assign(kernel)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # The product clips gradients; its peer has to as well.
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9, global_clipnorm=MOST_GRADIENT)
+    model.compile(optimizer, loss)
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+
+    prefix, _ = cut(load_network(name, pixels.shape[1]), unfreeze.boundary)
+    parts = [prefix(pixels[i : i + 32], training=False) for i in range(0, len(pixels), 32)]
+    exact = np.concatenate([np.asarray(part) for part in parts])
+    theirs = []
+    batches = [
+        np.random.default_rng(step).permutation(len(labels))[:BATCH] for step in range(STEPS)
+    ]
+    for rows in batches:
+        theirs.append(float(model.train_on_batch(pixels[rows], labels[rows])))
+    network, ours = train_cached(name, pixels.shape[1], exact, labels, batches, (kernel, rate))
+    half, _ = train_cached(
+        name, pixels.shape[1], exact.astype(np.float16), labels, batches, (kernel, rate)
+    )
+    after = {v.path: v.numpy() for v in network.variables}
+    final = {v.path: v.numpy() for v in model.trainable_variables}
+    moved = np.sqrt(sum(((final[path] - before[path]) ** 2).sum() for path in final))
+    apart = np.sqrt(sum(((final[path] - after[path]) ** 2).sum() for path in final))
+    answers = [n.compute_logits(exact).argmax(1) for n in (network, half)]
+    changed = float((answers[0] != answers[1]).mean())
+    return {
+        "network": name,
+        "boundary": unfreeze.boundary.name,
+        "steps": STEPS,
+        "loss, first": theirs[0],
+        "loss, last": theirs[-1],
+        "largest relative loss difference": float(
+            max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
+        ),
+        "weights apart / moved": float(apart / moved),
+        # Random weights give features that hardly differ between photos: decisions are chance.
+        "float16: decisions changed": changed if "lite" in name else None,
+        "photos": len(labels),
+    }
+
+
+def train_cached(
+    name: str, size: int, activations: Any, labels: Any, batches: Any, start: tuple[Any, float]
+) -> tuple[Any, list[float]]:
+    """The product's network after the steps, and the loss of each."""
+    from headstart.models.unfreeze import resolve_unfreeze
+    from headstart.recipe import FineTune
+    from headstart.training.network import Network
+
+    classes, (kernel, rate) = int(labels.max()) + 1, start
+    backbone = load_network(name, size)
+    settings = FineTune(
+        optimizer="sgd", dropout=0.0, label_smoothing=0.0, mixup=0.0, batch_size=BATCH
+    )
+    network = Network(backbone, resolve_unfreeze(backbone, "last_block"), classes, settings)
+    network.start(network.get(), kernel, np.zeros(classes, np.float32))
+    eye, losses = np.eye(classes, dtype=np.float32), []
+    for rows in batches:
+        targets, weights = eye[labels[rows]], np.ones(len(rows))
+        random = np.random.default_rng(0)
+        losses.append(
+            network.train_step(activations[rows], targets, weights, (rate, rate), random)[0]
+        )
+    return network, losses
+
+
+# ---- speed
+
+
+def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row: seconds of both ways, beside each other, and the ceilings."""
+    import keras
+
+    from headstart import attach_head, load_backbone
+    from headstart.data.scan import scan_folder
+    from headstart.features.activations import open_activations
+    from headstart.models.boundary import cut_prefix
+    from headstart.models.loaders import load_prefix
+    from headstart.models.unfreeze import resolve_unfreeze
+    from headstart.recipe import FineTune
+    from headstart.training.loop import Context, Data, Run, Schedule
+    from headstart.training.network import Network
+
+    name, size = options.network, 224
+    folder = photo_sets.data_root() / "clothing" / "train"
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["HEADSTART_CACHE"] = cache
+        manifest = scan_folder(folder)
+        kept = manifest.samples[:: max(1, len(manifest.samples) // options.count)]
+        manifest = type(manifest)(kept)
+        names = manifest.class_names
+        labels = np.array([names.index(sample.label) for sample in kept])
+        prefix = load_prefix(name if "lite" in name else load_network(name, size))
+        start = time.perf_counter()
+        backbone = prefix.build_model()
+        unfreeze = resolve_unfreeze(backbone, "last_block")
+        settings = FineTune(epochs=options.epochs, views=1, mixup=0.0)
+        network = Network(backbone, unfreeze, len(names), settings)
+        source = open_activations(cut_prefix(prefix, unfreeze.boundary, backbone), manifest)
+        extracted = time.perf_counter() - start
+        rows = np.arange(len(labels))
+        data = Data(source, labels, np.ones(len(names)), rows, rows[:0])
+        schedule = Schedule(1e-4, 1e-4, options.epochs, options.epochs)
+        Run("speed", network, data, schedule, Context(0)).finish()
+        ours = time.perf_counter() - start
+    pixels = photo_sets.decode_all([sample.path for sample in kept])
+    plain = load_backbone(name) if "lite" in name else load_network(name, size)
+    model = attach_head(plain, len(names), unfreeze="last_block")
+    model.compile(keras.optimizers.AdamW(1e-4), "sparse_categorical_crossentropy")
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, labels)).shuffle(len(labels), seed=0)
+    dataset = dataset.batch(32).map(lambda x, y: (tf.cast(x, tf.float32), y)).prefetch(2)
+    seconds = []
+    for _ in range(options.peer_epochs):
+        start = time.perf_counter()
+        model.fit(dataset, epochs=1, shuffle=False, verbose=0)
+        seconds.append(time.perf_counter() - start)
+    # The first epoch holds the tracing; the others are alike.
+    theirs = seconds[0] + (options.epochs - 1) * float(np.mean(seconds[1:] or seconds))
+    before, after = unfreeze.boundary.multiply_adds_before, unfreeze.boundary.multiply_adds_after
+    ceiling = options.epochs * (before + 3 * after) / (before + options.epochs * 3 * after)
+    return [
+        {
+            "network": name,
+            "photos": len(labels),
+            "epochs": options.epochs,
+            "headstart s": ours,
+            "of it extraction s": extracted,
+            "plain Keras s": theirs,
+            "epochs of Keras measured": options.peer_epochs,
+            "times": theirs / ours,
+            "ceiling by multiply-adds": ceiling,
+        }
+    ]
+
+
+# ---- accuracy
+
+
+def measure_accuracy(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The probe and the tuned network on the same test photos, which are read once."""
+    from headstart.evaluation.intervals import compare_hits
+
+    folder = photo_sets.data_root() / options.data
+    truth, probe, _ = fit_and_predict(folder, options, {})
+    _, tuned, classifier = fit_and_predict(folder, options, json.loads(options.settings[0]))
+    found = compare_hits(tuned == truth, probe == truth, seed=0)
+    evaluation, tuning = classifier.evaluation, classifier.tuning
+    return [
+        {
+            "data": options.data,
+            "settings": options.settings[0],
+            "probe": float((probe == truth).mean()),
+            "tuned": evaluation.accuracy.value,
+            "tuned low": evaluation.accuracy.low,
+            "tuned high": evaluation.accuracy.high,
+            "gain": found.difference.value,
+            "gain low": found.difference.low,
+            "gain high": found.difference.high,
+            "share": tuning.share,
+            "rate": tuning.learning_rate,
+            "epochs": tuning.epochs,
+            "held out": str(tuning.gain),
+            "MB": tuning.cached_bytes / 1e6,
+            "seconds": classifier.seconds["total"],
+        }
+    ]
+
+
+def fit_and_predict(
+    folder: Path, options: argparse.Namespace, settings: dict[str, Any]
+) -> tuple[Any, Any, Any]:
+    """Truth and answers on the test photos."""
+    from headstart import ImageClassifier
+    from headstart.recipe import choose_recipe
+
+    recipe = choose_recipe("tune", **settings) if settings else "probe"
+    classifier = ImageClassifier(recipe=recipe, seed=options.seed)
+    classifier.fit(folder, callbacks=[lambda epoch: print(epoch, file=sys.stderr, flush=True)])
+    paths = photo_sets.list_photos(folder / "test")
+    return np.array([p.parent.name for p in paths]), classifier.predict(paths), classifier
+
+
+# ---- search
+
+
+def search(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per recipe: the held-out fold, at the end and between the probe and the end."""
+    folder = photo_sets.data_root() / options.data
+    return [try_settings(folder, options, settings) for settings in options.settings]
+
+
+def try_settings(folder: Path, options: argparse.Namespace, text: str) -> dict[str, Any]:
+    """Train on four folds, measure on the fifth; the mirror image is averaged in where said."""
+    from headstart.data.split import list_folds
+    from headstart.features.activations import open_activations
+    from headstart.features.extract import extract_manifest, scan_photos
+    from headstart.models.boundary import cut_prefix
+    from headstart.models.loaders import load_prefix
+    from headstart.models.unfreeze import resolve_unfreeze
+    from headstart.recipe import FineTune
+    from headstart.training.library import number_labels
+    from headstart.training.loop import (
+        Context,
+        Data,
+        Run,
+        Schedule,
+        compute_logits,
+        measure_logits,
+    )
+    from headstart.training.network import Network
+    from headstart.training.probe import fit_probe
+
+    settings = FineTune(**{"learning_rate": 3e-4, "patience": 1000, **json.loads(text)})
+    prefix, manifest = load_prefix("efficientnet-lite0"), scan_photos(folder / "train")
+    backbone = prefix.build_model()
+    unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
+    features = extract_manifest(prefix, manifest)
+    ends = cut_prefix(prefix, unfreeze.boundary, backbone)
+    source = open_activations(ends, manifest, views=settings.views)
+    names = manifest.class_names
+    labels = number_labels([sample.label for sample in source.samples], names)
+    digests = [sample.digest for sample in source.samples]
+    train, held = next(iter(list_folds(labels, digests, 5, options.seed)))
+    inner = list_folds(labels[train], [digests[row] for row in train], 5, options.seed)
+    x = features.array.astype(np.float32)
+    probe = fit_probe(x[train], labels[train], len(names), inner)
+    network = Network(backbone, unfreeze, len(names), settings)
+    network.start(network.get(), probe.kernel, probe.bias)
+    start = network.get()
+    rate = settings.learning_rate or 0.0
+    schedule = Schedule(rate, rate * settings.head_factor, settings.epochs, settings.epochs)
+    data = Data(source, labels, probe.class_weights, train, held)
+    begun = time.perf_counter()
+    run = Run("search", network, data, schedule, Context(options.seed))
+    run.finish()
+    seconds, end = time.perf_counter() - begun, network.get()
+    found: dict[str, Any] = {"data": options.data, "settings": text, "held out": len(held)}
+    for share in (0.0, 0.5, 0.75, 1.0):
+        network.set([(1 - share) * a + share * b for a, b in zip(start, end, strict=True)])
+        logits = compute_logits(network, source, held)
+        found[f"loss {share}"], found[f"accuracy {share}"] = measure_logits(logits, labels[held])
+        if share == 0.75 and settings.views > 1:
+            both = (logits + compute_logits(network, source, held, 1)) / 2
+            found["accuracy 0.75, mirrored"] = measure_logits(both, labels[held])[1]
+    found |= {"MB": source.bytes / 1e6, "seconds an epoch": seconds / settings.epochs}
+    print(found, file=sys.stderr, flush=True)
+    return found
+
+
+# ---- few photos
+
+
+def measure_few(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per number of photos: means over draws."""
+    from headstart import ImageClassifier
+    from headstart.recipe import choose_recipe
+
+    folder = photo_sets.data_root() / options.data
+    test = photo_sets.list_photos(folder / "test")
+    truth = np.array([path.parent.name for path in test])
+    rows = []
+    for count in (5, 10, 20):
+        differences, shares = [], []
+        for draw in range(options.draws):
+            chosen = [
+                path
+                for group in sorted((folder / "train").iterdir())
+                for path in random.Random(f"{draw} {group.name}").sample(
+                    photo_sets.list_photos(group), count
+                )
+            ]
+            labels = [path.parent.name for path in chosen]
+            probe = ImageClassifier(seed=draw).fit(chosen, labels)
+            recipe = choose_recipe("tune", **json.loads(options.settings[0]))
+            tuned = ImageClassifier(recipe=recipe, seed=draw).fit(chosen, labels)
+            right = [float((c.predict(test) == truth).mean()) for c in (probe, tuned)]
+            differences.append(right[1] - right[0])
+            shares.append(tuned.tuning.share)
+            print(count, draw, right, tuned.tuning.says, file=sys.stderr, flush=True)
+        rows.append(
+            {
+                "data": options.data,
+                "settings": options.settings[0],
+                "photos a class": count,
+                "draws": options.draws,
+                "mean gain": float(np.mean(differences)),
+                "worst": float(np.min(differences)),
+                "best": float(np.max(differences)),
+                "draws with a change": int(np.count_nonzero(shares)),
+            }
+        )
+    return rows
+
+
+# ---- kills
+
+_CHILD = """
+import sys
+from headstart import ImageClassifier
+from headstart.recipe import choose_recipe
+from headstart.training import loop
+loop.CHECKPOINT_SECONDS = 0.0
+recipe = choose_recipe("tune", epochs=6, views=2, batch_size=8, learning_rate=3e-4)
+classifier = ImageClassifier(recipe=recipe)
+classifier.fit(sys.argv[1], callbacks=[lambda epoch: print("epoch", flush=True)])
+classifier.save(sys.argv[2], force=True)
+"""
+
+
+def count_kills(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs that are killed until one ends; each must write the bundle of an undisturbed run."""
+    sys.path[:0] = [str(Path(__file__).parent.parent / "tests")]
+    from conftest import write_digits
+
+    chance, kills, runs, equal = random.Random(options.seed), 0, 0, 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, bundle = Path(scratch), Path(scratch) / "a.headstart"
+        photos = write_digits(folder / "photos", ("0", "1", "2"), 20)
+        started = time.perf_counter()
+        assert run_killed(photos, bundle, folder / "whole", None) == 0
+        whole, seconds = bundle.read_bytes(), time.perf_counter() - started
+        while kills < options.kills:
+            bundle.unlink()
+            cache = folder / f"cache {runs}"
+            for _ in range(chance.randint(1, 4)):
+                # Imports take the first seconds; most kills shall meet the training.
+                kills += run_killed(photos, bundle, cache, chance.uniform(0.3, 1.1) * seconds) != 0
+            assert run_killed(photos, bundle, cache, None) == 0
+            runs += 1
+            equal += bundle.read_bytes() == whole
+            print(f"{kills} kills, {runs} runs, {equal} equal", file=sys.stderr, flush=True)
+    return [{"kills": kills, "runs": runs, "equal bundles": equal}]
+
+
+def run_killed(photos: Path, bundle: Path, cache: Path, seconds: float | None) -> int:
+    """The exit status of one process, killed after so many seconds."""
+    environment = {**os.environ, "HEADSTART_CACHE": str(cache), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, photos, bundle],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        return process.wait()
+
+
+PARTS = {
+    "equality": check_equality,
+    "speed": measure_speed,
+    "accuracy": measure_accuracy,
+    "search": search,
+    "few": measure_few,
+    "kills": count_kills,
+}
+
+
+def main() -> None:
+    parser = make_parser(__doc__.splitlines()[0], has_repeats=False)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--count", type=int, default=200, help="photos, of equality and speed")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="of equality")
+    parser.add_argument("--network", default="efficientnet-lite0", help="of speed")
+    parser.add_argument("--epochs", type=int, default=10, help="of speed")
+    parser.add_argument("--peer-epochs", type=int, default=3, help="of Keras that are measured")
+    parser.add_argument("--data", default="cifar", help="of accuracy and few")
+    parser.add_argument("--settings", nargs="+", default=["{}"], help="JSON, of FineTune")
+    parser.add_argument("--draws", type=int, default=10, help="of few")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rows = PARTS[options.part](options)
+    name = f"fine_tuning_{options.part}"
+    save_rows(name, rows, options, is_full=options.limit is None)
+
+
+if __name__ == "__main__":
+    main()
