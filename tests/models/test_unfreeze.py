@@ -157,6 +157,36 @@ def test_fit_moves_what_was_unfrozen_and_nothing_else(lite: keras.Model, batchno
     assert bool(norms & set(found.layers)) == (batchnorm == "train")
 
 
+class Pair(keras.layers.Layer):
+    """A layer made of layers, one of them BatchNormalization."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.conv = keras.layers.Conv2D(4, 3, padding="same")
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, shape: Any) -> None:
+        self.conv.build(shape)
+        self.norm.build((*shape[:3], 4))
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return self.norm(self.conv(x), training=training)
+
+
+def test_batchnorm_within_a_layer_stays_too() -> None:
+    photos = keras.Input((8, 8, 3))
+    model = keras.Model(photos, Pair(name="second")(Pair(name="first")(photos)))
+    found = resolve_unfreeze(model, "last_block")
+    assert (found.layers, found.boundary.name) == (("second",), "first")
+    set_trainable(model, found)
+    norm = model.get_layer("second").norm
+    before = [w.numpy() for w in norm.weights]
+    moved = fit_a_little(classifier(model), model)
+    assert moved["first"] == 0
+    assert moved["second"] > 0
+    assert all((w.numpy() == old).all() for w, old in zip(norm.weights, before, strict=True))
+
+
 def test_freezing_again_leaves_no_trace(lite: keras.Model) -> None:
     set_trainable(lite, resolve_unfreeze(lite, "all"))
     set_trainable(lite, resolve_unfreeze(lite, "last_block"))

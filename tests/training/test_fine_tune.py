@@ -238,5 +238,11 @@ def test_the_interpolation_is_chosen_by_what_is_likely() -> None:
     # Ten times as sure is not better or worse: the temperature takes it away.
     again, _ = choose_share([10 * logits[0], *logits[1:]], labels, groups, 0)
     assert again == 0.5
-    barely = [logits[0], logits[0] + 0.3 * rng.normal(size=(120, 3))]
-    assert choose_share(barely, labels, groups, 0, (0.0, 1.0))[0] == 0.0
+    found = []
+    for seed in range(30):
+        fresh = np.random.default_rng(seed).normal(size=(120, 3))
+        other = truth + 0.95 * noise + 0.3 * fresh  # as good as the first
+        share, gain = choose_share([logits[0], other], labels, groups, 0, (0.0, 1.0))
+        found.append(gain.probability)
+        assert (share == 1.0) == (gain.probability >= 0.8)
+    assert any(0 < probability < 0.8 for probability in found), "better, but not likely so"
