@@ -160,6 +160,32 @@ def test_wrong_usage_ends_with_2(run: Any, arguments: list[str]) -> None:
 # ---- train
 
 
+def test_train_unfreezes_and_shows_each_epoch(
+    run: Any, digits_folder: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "tuned.headstart"
+    options = ("--epochs", 2, "--augment", 2, "--learning-rate", "1e-4")
+    done = run("train", digits_folder, "-o", bundle, "--unfreeze", "last_block", *options)
+    assert done.status == 0, done.stderr
+    assert "1/2 loss" in " ".join(done.stderr.split())
+    assert "held out: loss" in done.stderr
+    text = " ".join(done.stdout.split())
+    assert "block7a 8 1,009,792" in text
+    assert "cached up to block6d_add (7 × 7 × 192), 87% of the multiply-adds" in text
+    assert "Fine-tuning" in text
+    found = run("train", digits_folder, "-o", bundle, "--force", "--json", "--recipe", "tune",
+                "--unfreeze", "last_block", *options).json  # fmt: skip
+    assert found["recipe"]["stages"] == ["probe", "fine_tune"]
+    assert found["recipe"]["fine_tune"]["unfreeze"] == "last_block"
+    assert found["fine_tune"]["boundary"] == "block6d_add"
+    assert found["seconds"]["fine_tune"] > 0
+    refused(
+        run("train", digits_folder, "-o", bundle, "--force", "--unfreeze", "block9"),
+        "'block9' is not a block of efficientnet_lite0",
+        "Did you mean",
+    )
+
+
 def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "digits.headstart"
     done = run("train", digits_folder, "-o", bundle, "--json")
