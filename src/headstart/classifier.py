@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.bundle import Bundle, load_bundle, save_bundle
-from headstart.data.labelled import scan_labelled
+from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Problem, list_files
 from headstart.data.table import scan_source
 from headstart.errors import (
@@ -118,7 +118,8 @@ class ImageClassifier:
         Args:
             X: A folder with one folder per class (or train/validation/test folders of such); a
                 CSV file or a DataFrame with the columns path, label, optionally split and group;
-                or, with ``y``, photos: paths, encoded bytes, Pillow images or uint8 arrays.
+                or, with ``y``, photos: paths, encoded bytes, Pillow images or uint8 arrays; or a
+                `tf.data.Dataset` of pairs.
             y: ``(photo,)`` labels. All photos are trained on then, and `evaluation` is None unless
                 ``test`` is given.
             test: A folder or table of test photos. Without it, and without a test folder inside,
@@ -150,6 +151,7 @@ class ImageClassifier:
             prefix = continue_from(prefix, before.bundle, before._trained_backbone)
         with stopwatch.step("scan"):
             by = self.group_by
+            X, y = unpack_dataset(X) if hasattr(X, "as_numpy_iterator") else (X, y)
             manifest = scan_source(X, by) if y is None else scan_labelled(X, y, by)
             tested = scan_source(test, by) if test is not None else None
         training = train(

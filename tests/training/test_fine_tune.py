@@ -246,3 +246,27 @@ def test_the_interpolation_is_chosen_by_what_is_likely() -> None:
         found.append(gain.probability)
         assert (share == 1.0) == (gain.probability >= 0.8)
     assert any(0 < probability < 0.8 for probability in found), "better, but not likely so"
+
+
+def test_a_dataset_is_as_its_arrays(digits_folder: Path) -> None:
+    import tensorflow as tf
+
+    from headstart.errors import DatasetError
+
+    paths = sorted(digits_folder.glob("*/*.png"))
+    pixels, labels = read_pixels(paths, 64), [int(path.parent.name) for path in paths]
+    arrays = ImageClassifier().fit(pixels.astype(np.uint8), labels)
+    for dataset in (
+        tf.data.Dataset.from_tensor_slices((pixels, labels)),
+        tf.data.Dataset.from_tensor_slices((pixels, tf.one_hot(labels, 4))).batch(7),
+    ):
+        found = ImageClassifier().fit(dataset)
+        assert list(found.classes_) == list(CLASSES)
+        assert dict(found.bundle.members) == dict(arrays.bundle.members)
+    for wrong, says in (
+        (tf.data.Dataset.from_tensor_slices(pixels), "no pairs"),
+        (tf.data.Dataset.from_tensor_slices((pixels / 127 - 1, labels)), "go from -1 to 1"),
+        (tf.data.Dataset.from_tensor_slices((pixels[0, 0], labels[:64])), "The dataset gives"),
+    ):
+        with pytest.raises(DatasetError, match=says):
+            ImageClassifier().fit(wrong)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from headstart.data.groups import compile_pattern, find_groups
@@ -77,3 +78,47 @@ def digest_content(photo: Any) -> str:
         f"{type(photo).__name__} is not a photo; accepted are paths, bytes of an image file, "
         "Pillow images and uint8 arrays (height, width, 3)."
     )
+
+
+def unpack_dataset(dataset: Any) -> tuple[list[npt.NDArray[np.uint8]], list[str]]:
+    """Photos and labels of a `tf.data.Dataset` of pairs, batched or not; held in memory.
+
+    Pixels are uint8, or floats from 0 to 255; labels are numbers, strings or one-hot rows.
+
+    Raises:
+        DatasetError: Its elements are no such pairs, or pixels are out of their range.
+
+    >>> class Pairs:
+    ...     def as_numpy_iterator(self):
+    ...         yield np.zeros((2, 4, 4, 3)), np.array([[0, 1], [1, 0]])
+    >>> photos, labels = unpack_dataset(Pairs())
+    >>> len(photos), photos[0].dtype, labels
+    (2, dtype('uint8'), ['1', '0'])
+    """
+    photos: list[npt.NDArray[np.uint8]] = []
+    labels: list[str] = []
+    for element in dataset.as_numpy_iterator():
+        if not isinstance(element, tuple) or len(element) < 2:
+            raise DatasetError("The dataset gives no pairs (photos, labels), which fit needs.")
+        pixels, truth = np.asarray(element[0]), np.asarray(element[1])
+        if pixels.ndim == 3:
+            pixels, truth = pixels[None], truth[None]
+        if pixels.ndim != 4 or len(pixels) != len(truth):
+            raise DatasetError(
+                f"The dataset gives photos {pixels.shape} and labels {truth.shape}; needed are "
+                "(batch, height, width, 3) and (batch,), or single ones of them."
+            )
+        if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 255:
+            raise DatasetError(
+                f"The dataset's pixels go from {pixels.min():.4g} to {pixels.max():.4g}; needed "
+                "are 0 to 255, as photos are: preprocessing is inside the backbone."
+            )
+        photos += list(np.round(pixels).astype(np.uint8))
+        labels += [_name_label(label) for label in truth]
+    return photos, labels
+
+
+def _name_label(label: Any) -> str:
+    if np.ndim(label):
+        label = np.argmax(label) if np.size(label) > 1 else np.ravel(label)[0]
+    return label.decode() if isinstance(label, bytes) else str(label)
