@@ -14,11 +14,7 @@ from headstart.bundle import Bundle, load_bundle, save_bundle
 from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Problem, list_files
 from headstart.data.table import scan_source
-from headstart.errors import (
-    DatasetError,
-    HeadstartError,
-    require_package,
-)
+from headstart.errors import DatasetError, HeadstartError, require_package
 from headstart.evaluation.metrics import Evaluation
 from headstart.predictor import Predictor, evaluate_manifest
 from headstart.recipe import Recipe, choose_recipe
