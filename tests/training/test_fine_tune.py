@@ -87,6 +87,7 @@ def test_frozen_weights_are_the_pretrained_ones(tuned: Any) -> None:
 def test_the_same_seed_gives_the_same_bundle(tuned: Any, digits_folder: Path) -> None:
     again = ImageClassifier(recipe=recipe(holdout=0.0)).fit(digits_folder)
     assert dict(again.bundle.members) == dict(tuned.bundle.members)
+    assert again.bundle.manifest == tuned.bundle.manifest
 
 
 def test_going_on_from_a_bundle_with_a_new_class(

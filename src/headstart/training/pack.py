@@ -76,7 +76,8 @@ def _describe_tuning(tuning: Tuning | None) -> dict[str, Any] | None:
         "says": tuning.says,
         "parameters": [vars(row) for row in tuning.parameters],
         "cached_bytes": tuning.cached_bytes,
-        "history": list(tuning.history),
+        # Without the time it took: equal runs make equal bundles.
+        "history": [{k: v for k, v in e.items() if k != "seconds"} for e in tuning.history],
     }
 
 
