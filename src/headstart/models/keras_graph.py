@@ -190,7 +190,7 @@ def finish_loading(model: keras.Model) -> None:
     for layer in model.layers:
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
-        if type(layer).__name__ == "Normalization" and layer.weights:
+        if type(layer).__name__ == "Normalization" and getattr(layer, "mean", None) is not None:
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,9 +49,13 @@ def convert(model: keras.Model) -> bytes:
 
     function = tf.function(forward, input_signature=[specification])
     try:
-        converted, _ = tf2onnx.convert.from_function(
-            function, input_signature=[specification], opset=_OPSET
-        )
+        with _inlining():
+            converted, _ = tf2onnx.convert.from_function(
+                function,
+                input_signature=[specification],
+                opset=_OPSET,
+                custom_op_handlers={"Erfc": (_write_erfc, [])},
+            )
     except Exception as error:  # whatever the layers and the converter raise
         raise BackboneError(
             f"{model.name} cannot be converted to ONNX: {shorten(error)}"
@@ -58,6 +63,32 @@ def convert(model: keras.Model) -> bytes:
     for value in (*converted.graph.input, *converted.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return bytes(converted.SerializeToString())
+
+
+@contextlib.contextmanager
+def _inlining() -> Iterator[None]:
+    """Functions within the one that is traced become part of its graph.
+
+    Keras computes grouped convolutions in a function that is compiled by XLA, which would stay a
+    call that ONNX does not have.
+    """
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _write_erfc(graph: Any, node: Any, name: str, args: list[Any]) -> None:
+    """erfc(x) = 1 - erf(x), for tf2onnx, which has only the latter; Keras's exact GELU has it."""
+    value, shape, kind = node.input[0], node.output_shapes, node.output_dtypes
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32)).output[0]
+    graph.remove_node(name)
+    erf = graph.make_node("Erf", [value], shapes=shape, dtypes=kind).output[0]
+    graph.make_node("Sub", [one, erf], name=name, outputs=node.output, shapes=shape, dtypes=kind)
 
 
 def append_head(
