@@ -21,8 +21,8 @@ from headstart.models.boundary import (
     list_blocks,
     list_boundaries,
 )
-from headstart.models.efficientnet_lite.keras_network import set_weights
 from headstart.models.efficientnet_lite.weights import load_weights
+from headstart.models.keras_graph import set_arrays
 from headstart.models.loaders import load_prefix
 from headstart.runtimes import TOLERANCE, get_runtime
 
@@ -225,7 +225,7 @@ def test_what_cannot_be_cut_is_refused_with_a_sentence() -> None:
 @pytest.mark.parametrize("name", ["block6d_add", "block4c_add", "stem_activation"])
 def test_the_prefix_graph_without_tensorflow_is_the_cut(name: str) -> None:
     backbone = load_backbone(weights=None)
-    set_weights(backbone, load_weights("efficientnet-lite0"))
+    set_arrays(backbone, load_weights("efficientnet-lite0"))
     boundary = get_boundary(backbone, name)
     prefix = cut_prefix(load_prefix("efficientnet-lite0"), boundary)
     assert (prefix.boundary, prefix.shape) == (boundary.name, boundary.shape)

@@ -44,7 +44,7 @@ def backbones(
             f"{spec.image_size} px",
             f"{spec.parameters / 1e6:.1f} M",
             f"{spec.multiply_adds / 1e6:,.0f} M",
-            f"{spec.imagenet_top1:.1%}",
+            "–" if spec.imagenet_top1 is None else f"{spec.imagenet_top1:.1%}",
             spec.licence,
             _describe_readiness(spec),
         )

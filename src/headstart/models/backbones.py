@@ -26,11 +26,12 @@ class BackboneSpec:
         parameters: Without the top, statistics of the normalisation included.
         multiply_adds: Of convolutions and dense layers, per photo at ``image_size``, without the
             top.
-        licence: SPDX name of the weights' licence.
+        licence: SPDX name of the weights' licence, or where to look.
         package: The installed package that holds the weights, or the network.
         extra: The extra of Headstart that installs the package.
         weights_digest: sha256 or MD5 of the weights file; empty where its publisher names none.
-        imagenet_top1: Top-1 accuracy on the ImageNet validation set as published.
+        imagenet_top1: Top-1 accuracy on the ImageNet validation set as published; None if not
+            known.
         preprocessing: What reaches the first convolution; a key of `PREPROCESSING`.
         min_size: Smallest side of the photo in pixels.
         row: The network in keras.applications, if it is one.
@@ -45,7 +46,7 @@ class BackboneSpec:
     package: str
     extra: str
     weights_digest: str
-    imagenet_top1: float
+    imagenet_top1: float | None
     preprocessing: str
     min_size: int = 32
     row: Row | None = field(default=None, repr=False)

@@ -14,7 +14,7 @@ from headstart.models.boundary import POOLED, Prefix
 from headstart.models.efficientnet_lite.onnx_network import write_onnx_features
 from headstart.models.efficientnet_lite.weights import load_weights
 from headstart.models.keras_catalogue import Row
-from headstart.models.keras_graph import list_arrays
+from headstart.models.keras_graph import list_arrays, set_arrays
 from headstart.models.keras_weights import digest_weights, fetch_weights
 from headstart.models.saved_model import load_saved_model, load_saved_model_prefix
 from headstart.models.weights_files import check_is_file
@@ -107,14 +107,11 @@ def _load_built_in(name: BackboneName, weights: Weights, size: int | None) -> ke
     if weights not in ("imagenet", None):
         raise BackboneError(f'weights={weights!r} is not known; accepted are "imagenet" and None.')
     _check_size(spec, size)
-    from headstart.models.efficientnet_lite.keras_network import (
-        build_efficientnet_lite,
-        set_weights,
-    )
+    from headstart.models.efficientnet_lite.keras_network import build_efficientnet_lite
 
     model = build_efficientnet_lite(spec.name, size)
     if weights == "imagenet":
-        set_weights(model, load_weights(spec.name))
+        set_arrays(model, load_weights(spec.name))
     return model
 
 

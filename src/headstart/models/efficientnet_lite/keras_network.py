@@ -11,7 +11,6 @@ from headstart.models.efficientnet_lite.architecture import (
     VARIANTS,
     emit,
 )
-from headstart.models.keras_graph import set_arrays
 
 if TYPE_CHECKING:
     import keras
@@ -77,7 +76,3 @@ def build_efficientnet_lite(
         x = layers.GlobalAveragePooling2D(name="pooling")(x)
         x = layers.Dense(num_classes, name="classifier")(x)
     return Model(photos, x, name=name.replace("-", "_"))
-
-
-# Every variable gets its array, found by ``layer/variable``.
-set_weights = set_arrays
