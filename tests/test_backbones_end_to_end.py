@@ -10,10 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models.keras_files import write_legacy
+from test_lazy import HEAVY, loaded, run
 
 import headstart
 from headstart import ImageClassifier, load_backbone
+from headstart.bundle import WEIGHTS, load_bundle
+from headstart.data.decode import decode_photo
 from headstart.models import loaders
+from headstart.models.keras_catalogue import ROWS
+from headstart.models.keras_weights import weights_file
 from headstart.testing import settle
 
 ROOT = Path(__file__).parent.parent
@@ -65,8 +71,6 @@ def check(backbone: str, photos: Path, output: Path) -> None:
     classifier = headstart.load(output)
     paths = sorted(photos.glob("*/00[0-4].png"))
     found = classifier.predict_proba(paths)
-    from headstart.data.decode import decode_photo
-
     size = classifier.bundle.image_size
     pixels = np.stack([decode_photo(path.read_bytes(), size) for path in paths])
     expected = classifier.model.predict(pixels.astype(np.float32), verbose=0)
@@ -82,6 +86,26 @@ def test_mobilenet_with_a_weights_file(
 ) -> None:
     name = f"keras:mobilenet_v2?weights={settled_mobilenet}&image_size=64"
     check(name, digits_folder, tmp_path / "a.headstart")
+
+
+def test_a_second_run_needs_no_tensorflow(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are where Keras keeps ImageNet's; Keras has no digest for those of MobileNet."""
+    import keras
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    path = weights_file(ROWS["mobilenet"])
+    path.parent.mkdir(parents=True)
+    write_legacy(keras.applications.MobileNet(include_top=False, weights=None), path)
+    first = train("keras:mobilenet", few_digits, tmp_path / "a.headstart")
+    arguments = ("train", few_digits, "--backbone", "keras:mobilenet", "--json")
+    second = run(*arguments, "-o", tmp_path / "b.headstart")
+    assert second["status"] == 0, second["stderr"]
+    assert loaded(second, *HEAVY) == set()
+    assert json.loads(second["stdout"])["evaluation"] == first["evaluation"]
+    bundles = [load_bundle(tmp_path / f"{name}.headstart") for name in "ab"]
+    assert bundles[0].members[WEIGHTS] == bundles[1].members[WEIGHTS]
 
 
 def test_kerashub(digits_folder: Path, tmp_path: Path, preset: Path) -> None:

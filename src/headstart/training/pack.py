@@ -6,11 +6,12 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from headstart.bundle import GRAPH, WEIGHTS, Bundle, dump_arrays
+from headstart.bundle import GRAPH, WEIGHTS, Bundle, dump_arrays, parse_arrays
 from headstart.data.decode import DECODE_VERSION
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.recipe import Recipe
 from headstart.runtimes import onnx_runtime
+from headstart.runtimes.graphs import get_converted
 from headstart.training.fit import Training
 from headstart.training.graph import tuned_prefix
 from headstart.training.tuning import Tuning
@@ -27,12 +28,25 @@ def make_bundle(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -
         features_graph = onnx_runtime.get_graph(prefix, lambda: build_prefix_model(prefix))
         graph = onnx_runtime.append_head(features_graph, kernel, bias)
     arrays = {"head/kernel": kernel, "head/bias": bias}
-    if prefix.load_weights:
-        for key, array in prefix.load_weights().items():
-            if not key.startswith("classifier/"):
-                arrays[f"backbone/{key}"] = array
+    for key, array in _get_weights(prefix).items():
+        if not key.startswith("classifier/"):
+            arrays[f"backbone/{key}"] = array
     manifest = _describe(prefix, training, recipe, seed)
     return Bundle(manifest, {GRAPH: graph, WEIGHTS: dump_arrays(arrays)})
+
+
+def _get_weights(prefix: Prefix) -> dict[str, Any]:
+    """The backbone's arrays, if the bundle holds them.
+
+    What only Keras can read is kept like a converted graph, so that a second run on photos in the
+    cache imports no TensorFlow.
+    """
+    load = prefix.load_weights
+    if load is None or prefix.write_graph:
+        return load() if load else {}
+    packages = ("tensorflow", "keras")
+    data = get_converted(prefix, ".safetensors", packages, lambda: dump_arrays(load()))
+    return parse_arrays(data)
 
 
 def _describe(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> dict[str, Any]:
