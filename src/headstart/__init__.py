@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headstart.models.boundary import cut, list_boundaries
     from headstart.models.heads import attach_head
     from headstart.models.loaders import load_backbone
+    from headstart.models.saved_model import save_saved_model
     from headstart.training.library import fine_tune, make_dataset
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "load",
     "load_backbone",
     "make_dataset",
+    "save_saved_model",
 ]
 
 _HOMES = {
@@ -43,6 +45,7 @@ _HOMES = {
     "list_boundaries": "headstart.models.boundary",
     "load": "headstart.classifier",
     "load_backbone": "headstart.models.loaders",
+    "save_saved_model": "headstart.models.saved_model",
 }
 
 

@@ -56,7 +56,13 @@ PhotosArgument = Annotated[
 BundleArgument = Annotated[
     Path, typer.Argument(help="A bundle made by: headstart train.", show_default=False)
 ]
-BackboneOption = Annotated[str, typer.Option(help="A name of: headstart backbones.")]
+BackboneOption = Annotated[
+    str,
+    typer.Option(
+        help="A name of: headstart backbones; or kerashub:PRESET_OR_FOLDER, hub:FOLDER_OR_URL, "
+        "local:FILE. See docs/backbones.md."
+    ),
+]
 RuntimeOption = Annotated[
     str, typer.Option(help="auto, onnxruntime, openvino, litert or tensorflow.")
 ]
