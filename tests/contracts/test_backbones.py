@@ -57,12 +57,12 @@ def with_front(model: Any, layer: Any) -> Any:
 def test_preprocessing_that_is_wrong_or_doubled_is_rejected(sound: Any) -> None:
     import keras
 
-    check_backbone(sound, "tf", boundaries=some(sound, 2), runtimes=())
+    check_backbone(sound, "tf", boundaries=some(sound, 2), runtimes=(), with_bundle=False)
     with pytest.raises(AssertionError, match="does not get the preprocessing 'caffe'"):
-        check_backbone(sound, "caffe", boundaries=(), runtimes=())
+        check_backbone(sound, "caffe", boundaries=(), runtimes=(), with_bundle=False)
     twice = with_front(sound, keras.layers.Rescaling(1 / 127.5, offset=-1))
     with pytest.raises(AssertionError, match="does not get the preprocessing 'tf'"):
-        check_backbone(twice, "tf", boundaries=(), runtimes=())
+        check_backbone(twice, "tf", boundaries=(), runtimes=(), with_bundle=False)
 
 
 def test_moving_statistics_are_rejected() -> None:
@@ -80,7 +80,7 @@ def test_moving_statistics_are_rejected() -> None:
     layer = twin.layers[-1]
     layer.moving_mean.assign(np.ones(4))
     with pytest.raises(AssertionError, match=r"is not still: .*moving_mean moved"):
-        check_backbone(twin, boundaries=(), runtimes=())
+        check_backbone(twin, boundaries=(), runtimes=(), with_bundle=False)
 
 
 def test_a_backbone_that_is_not_frozen_is_rejected() -> None:
@@ -98,7 +98,7 @@ def test_a_wrong_boundary_is_rejected(sound: Any) -> None:
     boundary = list_boundaries(sound)[-3]
     wrong = dataclasses.replace(boundary, shape=(*boundary.shape[:-1], 7))
     with pytest.raises(AssertionError, match="which says"):
-        check_backbone(sound, boundaries=(wrong,), runtimes=())
+        check_backbone(sound, boundaries=(wrong,), runtimes=(), with_bundle=False)
 
 
 def test_a_cut_that_loses_a_branch_is_rejected(sound: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_cut_that_loses_a_branch_is_rejected(sound: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(testing, "cut", lossy)
     with pytest.raises(AssertionError, match="is not the whole: relative error"):
-        check_backbone(sound, boundaries=some(sound, 2)[:1], runtimes=())
+        check_backbone(sound, boundaries=some(sound, 2)[:1], runtimes=(), with_bundle=False)
 
 
 def test_a_runtime_that_disagrees_is_rejected(sound: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +124,24 @@ def test_a_runtime_that_disagrees_is_rejected(sound: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(testing, "measure_agreement", lambda *_: 2e-3)
     with pytest.raises(AssertionError, match=r"is not TensorFlow's: relative error 2\.0e-03"):
         check_backbone(sound, boundaries=())
+
+
+def test_a_bundle_that_predicts_otherwise_is_rejected() -> None:
+    import keras
+    import tensorflow as tf
+
+    class Fickle(keras.layers.Layer):
+        """Computes something else in a graph than step by step."""
+
+        def call(self, inputs: Any) -> Any:
+            return inputs if tf.executing_eagerly() else 3 * inputs
+
+    photos = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(photos))
+    twin = keras.Model(photos, Fickle()(x), name="fickle")
+    twin.trainable = False
+    with pytest.raises(AssertionError, match="does not predict what its Keras model does"):
+        check_backbone(twin, boundaries=(), runtimes=())
 
 
 def test_other_forms_are_rejected() -> None:

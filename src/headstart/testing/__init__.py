@@ -3,7 +3,12 @@
 A check raises `AssertionError` with a sentence about the first promise that is broken.
 """
 
-from headstart.testing.backbones import check_backbone, measure_agreement, settle
+from headstart.testing.backbones import (
+    check_backbone,
+    measure_agreement,
+    measure_bundle,
+    settle,
+)
 from headstart.testing.runtimes import check_runtime
 
-__all__ = ["check_backbone", "check_runtime", "measure_agreement", "settle"]
+__all__ = ["check_backbone", "check_runtime", "measure_agreement", "measure_bundle", "settle"]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +23,10 @@ if TYPE_CHECKING:
 # Of values after preprocessing, relative to the largest; and of a network cut in two.
 _PREPROCESSING_TOLERANCE, _CUT_TOLERANCE = 1e-5, 1e-4
 
+# Of a probability, between the Keras model and what a bundle predicts without TensorFlow.
+_BUNDLE_TOLERANCE = 1e-3
+_PHOTOS_PER_CLASS = 8
+
 
 def check_backbone(
     model: keras.Model,
@@ -25,19 +34,22 @@ def check_backbone(
     *,
     boundaries: tuple[Boundary, ...] | None = None,
     runtimes: tuple[str, ...] = ("onnxruntime",),
+    with_bundle: bool = True,
 ) -> None:
     """Check that a backbone keeps what `load_backbone` promises.
 
     It takes 0-255 RGB photos of one size and is frozen; what reaches its first convolution is the
     preprocessing that is named, applied once; every boundary cuts it into two networks that make
     the whole; neither inference nor a step of training a head moves a weight or a statistic;
-    runtimes agree with TensorFlow.
+    runtimes agree with TensorFlow; a classifier on it, saved as a bundle, predicts the same in a
+    process without TensorFlow.
 
     Args:
         model: A backbone, such as `load_backbone` gives.
         preprocessing: What its first convolution expects; None where nobody knows.
         boundaries: Which to cut at; by default all of `list_boundaries`.
         runtimes: Which are compared with TensorFlow, within `TOLERANCE`.
+        with_bundle: Whether a classifier is trained, saved and loaded.
 
     Raises:
         AssertionError: With the promise that is broken.
@@ -53,6 +65,8 @@ def check_backbone(
     _check_stillness(model, photos)
     for runtime in runtimes:
         _check_runtime(model, runtime)
+    if with_bundle:
+        _check_bundle(model)
 
 
 def settle(model: keras.Model) -> None:
@@ -72,7 +86,9 @@ def settle(model: keras.Model) -> None:
     model.trainable = True
     for norm in norms:
         norm.momentum = 0.0
-    model(_make_photos(model.input_shape[1]), training=True)
+    size = int(model.input_shape[1])
+    # All photos of the checks: on others, channels that hardly vary on these would explode.
+    model(np.concatenate([_make_photos(size), _make_labelled_photos(size)[0]]), training=True)
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
         norm.moving_variance.assign(np.asarray(norm.moving_variance) + 1e-3)
@@ -192,6 +208,67 @@ def _check_runtime(model: keras.Model, runtime: str) -> None:
         error <= TOLERANCE,
         f"{model.name} on {runtime} is not TensorFlow's: relative error {error:.1e}",
     )
+
+
+def _check_bundle(model: keras.Model) -> None:
+    error = measure_bundle(model)
+    require(
+        error <= _BUNDLE_TOLERANCE,
+        f"A bundle of {model.name} does not predict what its Keras model does: probabilities "
+        f"differ by {error:.1e}",
+    )
+
+
+def measure_bundle(model: keras.Model) -> float:
+    """Largest difference of probabilities between a bundle and the Keras model it was made from.
+
+    A classifier is trained on a few random photos and saved; the bundle predicts in a process in
+    which TensorFlow cannot be imported.
+
+    Args:
+        model: A backbone.
+    """
+    from headstart.classifier import ImageClassifier
+    from headstart.data.stream import read_image
+
+    size = int(model.input_shape[1])
+    photos, labels = _make_labelled_photos(size)
+    classifier = ImageClassifier(model, runtime="onnxruntime").fit(list(photos), labels)
+    pixels = np.stack([read_image(photo, size) for photo in photos])
+    expected = np.asarray(classifier.model(pixels.astype(np.float32), training=False))
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = classifier.save(Path(folder) / "a.headstart")
+        np.save(Path(folder) / "photos.npy", photos)
+        done = subprocess.run(  # noqa: S603 - this Python, on files that were written just now
+            [sys.executable, "-c", _PREDICT, str(bundle), str(Path(folder) / "photos.npy")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    require(done.returncode == 0, f"A bundle of {model.name} cannot predict: {done.stderr[-500:]}")
+    return float(np.abs(np.array(json.loads(done.stdout)) - expected).max())
+
+
+_PREDICT = """
+import json, sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None
+import numpy, headstart
+classifier = headstart.load(sys.argv[1])
+print(json.dumps(classifier.predict_proba(list(numpy.load(sys.argv[2]))).tolist()))
+"""
+
+
+def _make_labelled_photos(size: int) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """Dark and bright photos of noise, ``(photo, size, size, 3)``, and what they are."""
+    generator = np.random.default_rng(1)
+    photos, labels = [], []
+    for label, low, high in (("dark", 0, 150), ("bright", 105, 256)):
+        for _ in range(_PHOTOS_PER_CLASS):
+            coarse = generator.integers(low, high, (8, 8, 3)).astype(np.uint8)
+            rows = np.arange(size) * 8 // size
+            photos.append(coarse[rows][:, rows])
+            labels.append(label)
+    return np.stack(photos), labels
 
 
 def _relative_error(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
