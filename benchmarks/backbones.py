@@ -1,12 +1,16 @@
 """The contract check over every network of keras.applications, with random weights.
 
-Usage: python benchmarks/backbones.py [NAME ...] [--boundaries N | --all-boundaries]
+Usage: python benchmarks/backbones.py [NAME ...] [--boundaries N | --all-boundaries] [--again]
 
-Each row runs in a process of its own and is written to results/backbones.csv when it is done; a
-later run replaces the rows that it computes and keeps the others. Figures (parameters,
-multiply-adds) are counted at the network's own photo size, the rest is checked on small photos.
-The network's BatchNormalization gets the statistics of random photos first, so that activations
-are of the usual size.
+Each row runs in a process of its own, the networks with the fewest parameters first, and is written
+to results/backbones.csv when it is done. A later run goes on: it leaves out the rows that are there
+without a problem and with as many cuts, and made with the same versions; `--again` computes them,
+too. The column cuts_checked says at how many of the boundaries, evenly spread, the network was cut;
+onnx_error is the relative error per photo beside TensorFlow, bundle_error the difference in
+probability between a classifier's Keras model and its bundle without TensorFlow. Parameters and
+multiply-adds are counted at the network's own photo size, the rest is checked on small photos. The
+network's BatchNormalization gets the statistics of random photos first, so that activations are of
+the usual size.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +30,10 @@ from headstart.files import atomic_write
 from headstart.models.backbones import BACKBONES
 
 RESULTS = Path(__file__).parent / "results" / "backbones.csv"
+PACKAGES = ("keras", "tensorflow", "onnxruntime")
 COLUMNS = (
     *("backbone", "photo", "parameters", "multiply_adds", "boundaries", "cuts_checked"),
-    *("onnx_error", "problem", "seconds", "keras", "tensorflow", "onnxruntime"),
+    *("onnx_error", "bundle_error", "problem", "seconds", *PACKAGES),
 )
 
 
@@ -34,7 +41,7 @@ def check_row(name: str, most: int) -> dict[str, object]:
     """One row of the results; ``problem`` is empty when every promise is kept."""
     from headstart import list_boundaries, load_backbone
     from headstart.runtimes import TOLERANCE
-    from headstart.testing import check_backbone, measure_agreement, settle
+    from headstart.testing import check_backbone, measure_agreement, measure_bundle, settle
 
     start, spec = time.perf_counter(), BACKBONES[name]
     row: dict[str, object] = {"backbone": name, "problem": ""}
@@ -50,24 +57,42 @@ def check_row(name: str, most: int) -> dict[str, object]:
     picked = tuple(boundaries[i * (len(boundaries) - 1) // max(count - 1, 1)] for i in range(count))
     row |= {"photo": size, "boundaries": len(boundaries), "cuts_checked": count}
     try:
-        check_backbone(model, spec.preprocessing, boundaries=picked, runtimes=())
+        check_backbone(model, spec.preprocessing, boundaries=picked, runtimes=(), with_bundle=False)
         error = measure_agreement(model, "onnxruntime")
         row["onnx_error"] = f"{error:.1e}"
         if error > TOLERANCE:
             row["problem"] = f"onnxruntime disagrees: {error:.1e}"
+        error = measure_bundle(model)
+        row["bundle_error"] = f"{error:.1e}"
+        if error > TOLERANCE:
+            row["problem"] = f"the bundle disagrees: {error:.1e}"
     except Exception as problem:  # whatever it is, it belongs into the table
         row["problem"] = (str(problem).splitlines() or [type(problem).__name__])[0]
     if (row["parameters"], row["multiply_adds"]) != (spec.parameters, spec.multiply_adds):
         row["problem"] = f"the catalogue says {spec.parameters}, {spec.multiply_adds}"
     row["seconds"] = round(time.perf_counter() - start, 1)
-    return row | {p: version(p) for p in ("keras", "tensorflow", "onnxruntime")}
+    return row | {package: version(package) for package in PACKAGES}
+
+
+def read_rows() -> dict[str, dict[str, object]]:
+    if not RESULTS.exists():
+        return {}
+    with RESULTS.open(newline="") as file:
+        return {found["backbone"]: dict(found) for found in csv.DictReader(file)}
+
+
+def is_done(row: dict[str, object], most: int) -> bool:
+    """Whether a row of an earlier run need not be computed again."""
+    return (
+        not row["problem"]
+        and bool(row["bundle_error"])
+        and int(str(row["cuts_checked"])) >= min(most, int(str(row["boundaries"])))
+        and all(row[package] == version(package) for package in PACKAGES)
+    )
 
 
 def write_row(row: dict[str, object]) -> None:
-    rows: dict[str, dict[str, object]] = {}
-    if RESULTS.exists():
-        with RESULTS.open(newline="") as file:
-            rows = {found["backbone"]: dict(found) for found in csv.DictReader(file)}
+    rows = read_rows()
     rows[str(row["backbone"])] = row
     lines = [",".join(COLUMNS)]
     for name in BACKBONES:
@@ -83,20 +108,43 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--boundaries", type=int, default=6, help="how many cuts per network")
     parser.add_argument("--all-boundaries", action="store_true")
+    parser.add_argument("--again", action="store_true", help="rows that are there, too")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     most = 10**6 if options.all_boundaries else options.boundaries
     if options.child:
         print(json.dumps(check_row(options.names[0], most)))
         return
-    for name in options.names or [n for n, spec in BACKBONES.items() if spec.row]:
-        command = [sys.executable, __file__, name, "--child", "--boundaries", str(most)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = done.stdout.strip().splitlines()
-        problem = f"exit code {done.returncode}: {done.stderr.strip()[-200:]!r}"
-        row = json.loads(lines[-1]) if lines else {"backbone": name, "problem": problem}
-        write_row(row)
-        print(name, row.get("seconds"), row["problem"] or "ok", flush=True)
+    rows = [
+        spec
+        for spec in BACKBONES.values()
+        if spec.row and spec.name in (options.names or BACKBONES)
+    ]
+    found = {} if options.again else read_rows()
+    with tempfile.TemporaryDirectory() as cache:
+        for spec in sorted(rows, key=lambda spec: spec.parameters):
+            if spec.name in found and is_done(found[spec.name], most):
+                continue
+            row = run_row(spec.name, most, cache)
+            write_row(row)
+            print(spec.name, row.get("seconds"), row["problem"] or "ok", flush=True)
+
+
+def run_row(name: str, most: int, cache: str) -> dict[str, object]:
+    """A row, computed in a process of its own with an empty cache."""
+    done = subprocess.run(
+        [sys.executable, __file__, name, "--child", "--boundaries", str(most)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HEADSTART_CACHE": str(Path(cache) / name.partition(":")[2])},
+    )
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        reason = (done.stderr.strip().splitlines() or [""])[-1]
+        return {"backbone": name, "problem": f"exit code {done.returncode}: {reason}"}
+    row: dict[str, object] = json.loads(lines[-1])
+    return row
 
 
 if __name__ == "__main__":
