@@ -457,3 +457,26 @@ def test_photos_of_a_group_count_as_fewer(trained: Any, photos: Path) -> None:
     assert fourfold.accuracy.value == once.accuracy.value
     assert fourfold.accuracy.low == pytest.approx(once.accuracy.low, abs=0.01)
     assert fourfold.log_loss.low == pytest.approx(once.log_loss.low, rel=0.2)
+
+
+def test_an_evaluation_on_training_photos_says_so(trained: Any, photos: Path) -> None:
+    trained.evaluate(photos)
+    assert any("photos were trained on" in warning for warning in trained.warnings)
+    (photos / "0" / "new.png").write_bytes(encode_noise())
+    for path in photos.glob("*/0*.png"):
+        path.unlink()
+    trained.evaluate(photos)
+    assert not any("trained on" in warning for warning in trained.warnings)
+
+
+def encode_noise() -> bytes:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(noise).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_single_photo_counts_as_one(trained: Any) -> None:
+    photo = np.zeros((20, 30, 3), np.uint8)
+    for single in (photo, photo[:, :, 0], Image.fromarray(photo), encode_noise()):
+        assert trained.predict_proba(single).shape == (1, len(trained.classes_))

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.bundle import Bundle, load_bundle, save_bundle
-from headstart.data.labelled import scan_labelled, unpack_dataset
-from headstart.data.scan import Problem, list_files
+from headstart.data.labelled import list_photos, scan_labelled, unpack_dataset
+from headstart.data.scan import Problem
 from headstart.data.table import scan_source
-from headstart.errors import DatasetError, HeadstartError, require_package
+from headstart.errors import HeadstartError, require_package
 from headstart.evaluation.metrics import Evaluation
-from headstart.predictor import Predictor, evaluate_manifest
+from headstart.predictor import Predictor, describe_trained, evaluate_manifest
 from headstart.recipe import Recipe, choose_recipe
 from headstart.runtimes import AUTO, require_runtime
 
@@ -196,7 +196,7 @@ class ImageClassifier:
             HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
         """
         rows: list[npt.NDArray[np.float32]] = []
-        for prediction in self.predictor.predict(_list_photos(X)):
+        for prediction in self.predictor.predict(list_photos(X)):
             if prediction.problem is not None:
                 shown = prediction.item if isinstance(prediction.item, (str, Path)) else len(rows)
                 raise HeadstartError(
@@ -209,7 +209,8 @@ class ImageClassifier:
     def evaluate(self, photos: str | Path | Any) -> Evaluation:
         """Measure on labelled photos: a folder with one folder per class, or a table.
 
-        Photos that cannot be read are left out and added to `problems`.
+        Photos that cannot be read are left out and added to `problems`; `warnings` says so when
+        photos were trained on.
 
         Raises:
             DatasetError: No photos, or a class that the classifier does not know.
@@ -217,6 +218,7 @@ class ImageClassifier:
         manifest = scan_source(photos)
         evaluation, problems = evaluate_manifest(self.predictor, manifest, self.seed)
         self.problems = problems
+        self.warnings = (*manifest.warnings, *describe_trained(self.bundle, manifest))
         return evaluation
 
     def score(self, X: Photos, y: Sequence[Any]) -> float:
@@ -337,13 +339,3 @@ def load(path: str | Path) -> ImageClassifier:
     if manifest.get("evaluation"):
         classifier.evaluation = Evaluation.from_json(manifest["evaluation"])
     return classifier
-
-
-def _list_photos(X: Photos) -> Sequence[Any]:
-    if not isinstance(X, (str, Path)):
-        return X
-    problems: list[Problem] = []
-    paths = list(list_files([Path(X)], problems))
-    if problems:
-        raise DatasetError(f"{problems[0].path} {problems[0].reason}.")
-    return paths

@@ -140,6 +140,18 @@ def evaluate_manifest(
     return evaluate(np.array(rows), np.array(labels), known, seed, groups), tuple(problems)
 
 
+def describe_trained(bundle: Bundle, manifest: Manifest) -> Iterator[str]:
+    """A sentence when a measurement counts photos that were trained on."""
+    trained = set((bundle.manifest.get("split") or {}).get("train", ()))
+    count = sum(sample.digest in trained for sample in manifest.samples)
+    if count:
+        yield (
+            f"{count} of these {len(manifest.samples)} photos were trained on, so that the figures "
+            "are too high. Measure on photos of their own; those set aside in training are in its "
+            "evaluation."
+        )
+
+
 def read_photo(item: Any) -> Path | Content:
     """A path as such; bytes, Pillow images and arrays are content already."""
     return Path(item) if isinstance(item, (str, Path)) else item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -385,3 +386,18 @@ def test_damaged_graphs_do_not_crash_onnxruntime(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "graph.onnx")]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(found.stdout) > len(TINY)
+
+
+def test_onnxruntime_is_loaded_with_its_telemetry_off(tmp_path: Path) -> None:
+    """Else it queues events and writes an id of the machine into the user's cache."""
+    code = (
+        "import os\n"
+        "from headstart.models.loaders import load_prefix\n"
+        "from headstart.runtimes import get_runtime\n"
+        "prefix = load_prefix('efficientnet-lite0')\n"
+        "get_runtime('onnxruntime').open(prefix, lambda: None)\n"
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'\n"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **home}, check=True)
+    assert not list(tmp_path.rglob("*onnxruntime*"))

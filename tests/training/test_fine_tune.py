@@ -271,3 +271,16 @@ def test_a_dataset_is_as_its_arrays(digits_folder: Path) -> None:
     ):
         with pytest.raises(DatasetError, match=says):
             ImageClassifier().fit(wrong)
+
+
+def test_fewer_right_answers_are_no_gain() -> None:
+    """Photos that are right become surer by much, and a few that were right become wrong."""
+    labels = np.arange(200) % 2
+    sure = np.where(np.arange(200) % 10 == 0, -0.01, 6.0)  # a tenth is narrowly wrong
+    before = np.where(np.arange(200) % 20 == 0, -0.01, 0.5)  # a twentieth is
+    logits = [np.eye(2)[labels] * margin[:, None] for margin in (before, sure)]
+    groups = [str(row) for row in range(200)]
+    assert choose_share(logits, labels, groups, 0, (0.0, 1.0))[0] == 0.0
+    better = np.where(np.arange(200) % 20 == 0, -0.01, 6.0)
+    logits[1] = np.eye(2)[labels] * better[:, None]
+    assert choose_share(logits, labels, groups, 0, (0.0, 1.0))[0] == 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,7 +181,8 @@ def train(
         out.print_evaluation(classifier.evaluation)
     out.print_seconds(classifier.seconds)
     out.stdout().print(
-        f"saved [bold]{path}[/]; try: headstart predict {path} PHOTOS", soft_wrap=True
+        f"saved [bold]{path}[/]; try: headstart predict {shlex.quote(str(path))} PHOTOS",
+        soft_wrap=True,
     )
 
 
@@ -247,12 +249,13 @@ def evaluate(bundle: BundleArgument, photos: PhotosArgument, as_json: JsonOption
 
     from headstart.cli import output as out
     from headstart.data.table import scan_source
-    from headstart.predictor import Predictor, evaluate_manifest
+    from headstart.predictor import Predictor, describe_trained, evaluate_manifest
 
     start = time.perf_counter()
     predictor = Predictor(bundle)
     manifest = scan_source(photos)
     evaluation, problems = evaluate_manifest(predictor, manifest)
+    warnings = (*manifest.warnings, *describe_trained(predictor.bundle, manifest))
     if as_json:
         record = predictor.bundle.manifest
         out.print_json(
@@ -265,11 +268,11 @@ def evaluate(bundle: BundleArgument, photos: PhotosArgument, as_json: JsonOption
                 "problems": out.list_problems(problems),
                 "evaluation": evaluation.to_json(),
                 "seconds": {"total": round(time.perf_counter() - start, 3)},
-                "warnings": list(manifest.warnings),
+                "warnings": list(warnings),
             }
         )
         return
-    out.print_notes(manifest.warnings, problems)
+    out.print_notes(warnings, problems)
     out.print_evaluation(evaluation)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from headstart.data.groups import compile_pattern, find_groups
-from headstart.data.scan import Manifest, Problem, Sample, read_sample
+from headstart.data.scan import Manifest, Problem, Sample, list_files, read_sample
 from headstart.errors import DatasetError
 from headstart.files import digest_bytes
 
@@ -122,3 +122,25 @@ def _name_label(label: Any) -> str:
     if np.ndim(label):
         label = np.argmax(label) if np.size(label) > 1 else np.ravel(label)[0]
     return label.decode() if isinstance(label, bytes) else str(label)
+
+
+def list_photos(photos: Any) -> Sequence[Any]:
+    """Photos as a list: a single one, a path or a folder counts as a list of its photos.
+
+    >>> len(list_photos(np.zeros((20, 30, 3), np.uint8))), len(list_photos([b"a", b"b"]))
+    (1, 2)
+
+    Raises:
+        DatasetError: A path that does not exist, or cannot be listed.
+    """
+    is_array = isinstance(photos, np.ndarray) and photos.ndim in (2, 3)
+    if isinstance(photos, (bytes, Image.Image)) or is_array:
+        return [photos]
+    if not isinstance(photos, (str, Path)):
+        listed: Sequence[Any] = photos
+        return listed
+    problems: list[Problem] = []
+    paths = list(list_files([Path(photos)], problems))
+    if problems:
+        raise DatasetError(f"{problems[0].path} {problems[0].reason}.")
+    return paths

@@ -19,8 +19,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -100,14 +101,24 @@ def check_graph(graph: bytes) -> None:
         _refuse("its bytes are not those of an ONNX model")
 
 
+def import_onnxruntime() -> Any:
+    """The package, with its telemetry off: it would queue events and write the machine an id.
+
+    It reads the variable when it is loaded (https://onnxruntime.ai/docs/reference/privacy.html).
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 @functools.cache
 def limit_memory() -> tuple[str, str]:
     """Cap the memory of all sessions; the returned setting makes a session heed it.
 
     onnxruntime keeps the first cap of a process, whoever set it.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     information = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from headstart.errors import BackboneError, BundleError, require_package
 from headstart.runtimes import shorten
 from headstart.runtimes.graphs import get_converted
-from headstart.runtimes.onnx_checks import check_graph, limit_memory
+from headstart.runtimes.onnx_checks import check_graph, import_onnxruntime, limit_memory
 
 if TYPE_CHECKING:
     import keras
@@ -130,7 +130,7 @@ def open_graph(graph: bytes, output: str | None = None) -> Session:
     """
     require_package("onnxruntime", purpose="the runtime onnxruntime")
     check_graph(graph)
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, and needs no line on stderr

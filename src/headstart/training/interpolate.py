@@ -69,6 +69,8 @@ def choose_share(
 ) -> tuple[float, Gain]:
     """The share of the way with the lowest calibrated log loss, or 0 when that is not likely lower.
 
+    Shares that are right less often than the probe are left out.
+
     Args:
         logits: ``(sample, class)`` of photos held out, for each of ``shares``.
         labels: ``(sample,)`` class numbers.
@@ -86,8 +88,13 @@ def choose_share(
     0.0
     """
     losses = [_calibrated_losses(each, labels) for each in logits]
-    best = int(np.argmin([loss.mean() for loss in losses]))
     right = [each.argmax(1) == labels for each in logits]
+    # What answers fewer photos rightly is no gain, whatever its probabilities are.
+    means = [
+        loss.mean() if hits.sum() >= right[0].sum() else np.inf
+        for loss, hits in zip(losses, right, strict=True)
+    ]
+    best = int(np.argmin(means))
     probability = _resample(losses[0] - losses[best], groups, seed)
     if best == 0 or float((probability > 0).mean()) < _LIKELY:
         best = 0
