@@ -54,7 +54,9 @@ def measure(folder: Path, scratch: Path) -> dict[str, tuple[float, float]]:
     """Peak MB and seconds by command, each from an empty cache but `train`, which finds it full."""
     cache, bundle = scratch / "cache", scratch / "photos.headstart"
     runs = {
-        "features": run_headstart("features", folder, "-o", scratch / "f.npy", *RUNTIME, cache=cache),
+        "features": run_headstart(
+            "features", folder, "-o", scratch / "f.npy", *RUNTIME, cache=cache
+        ),
         "train": run_headstart("train", folder, "-o", bundle, *RUNTIME, cache=cache),
         "predict": run_headstart("predict", bundle, folder, "--csv", cache=cache),
     }
