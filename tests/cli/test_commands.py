@@ -549,3 +549,13 @@ def test_the_demo(run: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run("demo").status == 0  # once more over the same folder
     Path("file").touch()
     refused(run("demo", "-o", "file"), "cannot be created", "-o")
+
+
+def test_predict_fails_when_no_photo_can_be_read(
+    run: Any, trained_bundle: Path, tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing.png"
+    done = run("predict", trained_bundle, missing, "--csv")
+    assert done.status == 1
+    assert done.stdout.endswith(",,,does not exist\n")
+    assert "1 of 1 photo could not be read" in done.stderr

@@ -224,8 +224,8 @@ def predict(
 ) -> None:
     """Predict the class of photos; needs no TensorFlow.
 
-    A photo that cannot be read is a row with the reason. Without --csv or --json, a terminal gets
-    lines to read and anything else gets CSV.
+    A photo that cannot be read is a row with the reason; if none can, the exit code is 1. Without
+    --csv or --json, a terminal gets lines to read and anything else gets CSV.
     """
     from headstart.cli import output as out
     from headstart.cli.inputs import Input, list_inputs
@@ -240,6 +240,8 @@ def predict(
     if unread:
         noun = "photo" if unread == 1 else "photos"
         out.stderr().print(f"{unread} of {read + unread} {noun} could not be read")
+        if not read:
+            raise typer.Exit(1)
 
 
 @app.command()

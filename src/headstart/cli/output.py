@@ -111,7 +111,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for name in ("class", "photos", "precision", "recall", "F1", "mostly confused with"):
         table.add_column(name, justify="left" if name[0] in "cm" else "right")
     for number, row in enumerate(evaluation.per_class):
-        figures = (f"{value:.1%}" for value in (row.precision, row.recall, row.f1))
+        values = (row.precision, row.recall, row.f1)
+        figures = (f"{value:.1%}" if row.photos else "–" for value in values)
         confused = _confused_with(evaluation, number)
         table.add_row(escape(row.name), str(row.photos), *figures, escape(confused))
     console.print(table)
