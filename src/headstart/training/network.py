@@ -19,6 +19,7 @@ from headstart.models.unfreeze import (
     set_trainable,
 )
 from headstart.recipe import FineTune
+from headstart.training.pointwise import multiplying
 
 if TYPE_CHECKING:
     import keras
@@ -69,7 +70,9 @@ class Network:
         targets = tf.TensorSpec((None, num_classes), tf.float32)
         partners, seed = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
         signature = (batch, targets, rows, single, partners, seed)
-        self._train = tf.function(self._train_step, input_signature=signature)
+        train = tf.function(self._train_step, input_signature=signature)
+        with multiplying(self.suffix):
+            self._train = train.get_concrete_function()
         self._forward = tf.function(self._logits, input_signature=(batch,))
 
     # ---- state
