@@ -29,8 +29,8 @@ from headstart.evaluation.intervals import (
     cross_validate,
     estimate_repeated,
     estimate_share,
-    student_quantile,
 )
+from headstart.evaluation.student import student_quantile
 
 Methods = dict[str, Estimate]
 Draw = Callable[[np.random.Generator, int], Methods]

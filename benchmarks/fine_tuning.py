@@ -236,9 +236,10 @@ def measure_accuracy(options: argparse.Namespace) -> list[dict[str, Any]]:
     from headstart.evaluation.intervals import compare_hits
 
     folder = photo_sets.data_root() / options.data
-    truth, probe, _ = fit_and_predict(folder, options, {})
+    truth, probe, _ = fit_and_predict(folder, options, None)
     _, tuned, classifier = fit_and_predict(folder, options, json.loads(options.settings[0]))
     found = compare_hits(tuned == truth, probe == truth, seed=0)
+    mirrored = classifier.predict(photo_sets.list_photos(folder / "test"), views=2)
     evaluation, tuning = classifier.evaluation, classifier.tuning
     return [
         {
@@ -248,6 +249,7 @@ def measure_accuracy(options: argparse.Namespace) -> list[dict[str, Any]]:
             "tuned": evaluation.accuracy.value,
             "tuned low": evaluation.accuracy.low,
             "tuned high": evaluation.accuracy.high,
+            "tuned, 2 views": float((mirrored == truth).mean()),
             "gain": found.difference.value,
             "gain low": found.difference.low,
             "gain high": found.difference.high,
@@ -262,13 +264,13 @@ def measure_accuracy(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def fit_and_predict(
-    folder: Path, options: argparse.Namespace, settings: dict[str, Any]
+    folder: Path, options: argparse.Namespace, settings: dict[str, Any] | None
 ) -> tuple[Any, Any, Any]:
-    """Truth and answers on the test photos."""
+    """Truth and answers on the test photos; of the probe without settings."""
     from headstart import ImageClassifier
     from headstart.recipe import choose_recipe
 
-    recipe = choose_recipe("tune", **settings) if settings else "probe"
+    recipe = "probe" if settings is None else choose_recipe("tune", **settings)
     classifier = ImageClassifier(recipe=recipe, seed=options.seed)
     classifier.fit(folder, callbacks=[lambda epoch: print(epoch, file=sys.stderr, flush=True)])
     paths = photo_sets.list_photos(folder / "test")

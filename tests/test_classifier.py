@@ -72,7 +72,7 @@ def test_what_fit_leaves_behind(trained: Any) -> None:
     assert trained.problems == ()
     assert any("Few training photos" in warning for warning in trained.warnings)
     assert set(trained.seconds) == {
-        *("scan", "decode", "prefix", "groups", "probe", "fine_tune", "evaluate", "total")
+        *("scan", "decode", "prefix", "groups", "probe", "fine_tune", "trust", "evaluate", "total")
     }
     test = trained.evaluation.photos
     assert samples == {"train": 80 - test, "validation": 0, "test": test}

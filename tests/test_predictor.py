@@ -15,7 +15,7 @@ from PIL import Image
 
 from headstart.bundle import GRAPH, MANIFEST, Bundle, load_bundle, save_bundle
 from headstart.data.decode import DECODE_VERSION
-from headstart.errors import BundleError
+from headstart.errors import BundleError, HeadstartError
 from headstart.predictor import Predictor
 
 
@@ -168,3 +168,23 @@ def test_a_folder_predicts_as_the_file_does(
     assert json.loads((tmp_path / "unpacked" / MANIFEST).read_text())["format"] == 1
     rows = Predictor(tmp_path / "unpacked").predict_proba(paths[:4])
     assert np.array_equal(rows, predictor.predict_proba(paths[:4]))
+
+
+def test_views_are_averaged(predictor: Predictor, trained_bundle: Path, paths: list[Path]) -> None:
+    pixels = [np.asarray(Image.open(path).convert("RGB")) for path in paths[:5]]
+    plain = predictor.predict_proba(pixels)
+    mirrored = predictor.predict_proba([image[:, ::-1] for image in pixels])
+    two = Predictor(trained_bundle, views=2).predict_proba(pixels)
+    np.testing.assert_allclose(two, (plain + mirrored) / 2, atol=1e-5)
+    more = Predictor(trained_bundle, views=4)
+    four = more.predict_proba(pixels)
+    assert np.abs(four - two).max() > 1e-4
+    np.testing.assert_allclose(four.sum(1), 1, atol=1e-5)
+    assert np.array_equal(four, more.predict_proba(pixels))
+    assert next(iter(more.predict([b"no photo"]))).problem
+
+
+@pytest.mark.parametrize("views", [0, 65, 1.5, "2"])
+def test_other_numbers_of_views_are_refused(trained_bundle: Path, views: object) -> None:
+    with pytest.raises(HeadstartError, match="accepted are whole numbers from 1 to 64"):
+        Predictor(trained_bundle, views=views)  # type: ignore[arg-type]

@@ -6,6 +6,9 @@ A bundle is one zip file (stored, not compressed) or a folder with the same memb
                          split, versions, the digest and size of every other member, and its own
                          digest
     graph.onnx           photos (batch, size, size, 3) uint8 → features, probabilities
+    references.safetensors
+                         features of training photos, that new ones are compared with, and their
+                         numbers in the split; not in every bundle
     weights.safetensors  the head (``head/kernel``, ``head/bias``) and the backbone's weights
 
 Loading parses the manifest, then checks names, sizes and digests, before anything is built from
@@ -16,17 +19,19 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headstart.errors import BundleError, OutputExistsError
 from headstart.evaluation.metrics import Evaluation
+from headstart.evaluation.trust import Trust
 from headstart.files import atomic_write, digest_bytes, sweep_temporary
 
 FORMAT = 1
 GRAPH, WEIGHTS, MANIFEST = "graph.onnx", "weights.safetensors", "manifest.json"
+REFERENCES = "references.safetensors"
 
 # A manifest is text about at most some hundred thousand photos.
 _MANIFEST_BYTES = 256 * 2**20
@@ -53,7 +58,7 @@ class Bundle:
 
     Attributes:
         manifest: The parsed ``manifest.json``, checked.
-        members: Bytes by name: `GRAPH` and `WEIGHTS`.
+        members: Bytes by name: `GRAPH`, `WEIGHTS`, and in most bundles `REFERENCES`.
         path: Where it was read from, if it was.
     """
 
@@ -203,7 +208,9 @@ def _check(path: Path, reader: _FolderReader | _ZipReader) -> Bundle:
     if manifest.pop("digest") != _digest_manifest(manifest):
         raise BundleError(f"{path} is damaged: {MANIFEST} does not match its own digest.")
     members = {}
-    for name in (GRAPH, WEIGHTS):
+    for name in (GRAPH, WEIGHTS, REFERENCES):
+        if name == REFERENCES and name not in manifest["members"]:
+            continue
         entry = manifest["members"].get(name)
         if not isinstance(entry, dict) or reader.size(name) != entry.get("bytes"):
             raise BundleError(f"{path} is damaged: {name} is missing or has another size.")
@@ -234,11 +241,24 @@ def _check_manifest(path: Path, manifest: Any) -> None:
     names = manifest["class_names"]
     if not all(_is_name(name) for name in names) or not len(set(names)) == len(names) >= 2:
         raise _no_valid(path, "class_names")
-    if manifest.get("evaluation") is not None:
+    _check_records(path, manifest)
+
+
+def _check_records(path: Path, manifest: dict[str, Any]) -> None:
+    """What is read back as a record, where it is there."""
+    readers: dict[str, Callable[[Any], Any]] = {
+        "evaluation": Evaluation.from_json,
+        "trust": Trust.from_json,
+    }
+    for key, read in readers.items():
+        if manifest.get(key) is None:
+            continue
         try:
-            Evaluation.from_json(manifest["evaluation"])
+            found = read(manifest[key])
         except ValueError as error:
-            raise _no_valid(path, "evaluation") from error
+            raise _no_valid(path, key) from error
+        if isinstance(found, Trust) and not found.fits(len(manifest["class_names"])):
+            raise _no_valid(path, key)
 
 
 def _no_valid(path: Path, key: str) -> BundleError:

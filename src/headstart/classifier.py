@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,10 @@ from headstart.data.labelled import list_photos, scan_labelled, unpack_dataset
 from headstart.data.scan import Problem
 from headstart.data.table import scan_source
 from headstart.errors import HeadstartError, require_package
+from headstart.evaluation.intervals import Estimate
 from headstart.evaluation.metrics import Evaluation
+from headstart.evaluation.trust import COVERAGE
+from headstart.parameters import Parameters
 from headstart.predictor import Predictor, describe_trained, evaluate_manifest
 from headstart.recipe import Recipe, choose_recipe
 from headstart.runtimes import AUTO, require_runtime
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import keras
 
     from headstart.features.extract import Progress
-    from headstart.training.fit import Mistake
+    from headstart.training.measure import Contrast, Mistake
     from headstart.training.tuning import Callbacks, Tuning
 
 Photos = str | Path | Sequence[Any]
@@ -33,7 +35,7 @@ Photos = str | Path | Sequence[Any]
 _SHOWN_MISTAKES = 8
 
 
-class ImageClassifier:
+class ImageClassifier(Parameters):
     """An image classifier on a pretrained, frozen backbone.
 
     Args:
@@ -58,6 +60,8 @@ class ImageClassifier:
         warnings: Sentences about the photos.
         seconds: Time per step.
         tuning: What fine-tuning gave; None without it.
+        comparison: The result beside simpler ones, on the test photos.
+        cross_validation: Accuracy of the probe over all photos, where test photos are few.
 
     Example::
 
@@ -92,6 +96,8 @@ class ImageClassifier:
         self.warnings: tuple[str, ...] = ()
         self.seconds: dict[str, float] = {}
         self.tuning: Tuning | None = None
+        self.comparison: tuple[Contrast, ...] = ()
+        self.cross_validation: Estimate | None = None
         self._bundle: Bundle | None = None
         self._predictor: Predictor | None = None
         self._model: keras.Model | None = None
@@ -163,7 +169,8 @@ class ImageClassifier:
             progress=progress,
             callbacks=callbacks,
         )
-        self.tuning = training.tuning
+        self.tuning, self.comparison = training.tuning, training.comparison
+        self.cross_validation = training.cross_validation
         self.evaluation, self.mistakes = training.evaluation, training.mistakes
         self.problems, self.warnings = training.problems, training.warnings
         self.flags = training.flags
@@ -175,28 +182,36 @@ class ImageClassifier:
 
     # ---- using
 
-    def predict(self, X: Photos) -> npt.NDArray[np.str_]:
+    def predict(self, X: Photos, *, views: int = 1) -> npt.NDArray[np.str_]:
         """``(photo,)`` class names.
 
         Args:
             X: Photos: paths, encoded bytes, Pillow images or uint8 arrays; a single path, or a
                 folder, counts as a list of its photos.
+            views: Views of each photo that are averaged, see `headstart.predictor.Predictor`.
 
         Raises:
             HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
         """
-        best = self.predict_proba(X).argmax(1)  # first, because it says when fit was not called
+        best = self.predict_proba(X, views=views).argmax(
+            1
+        )  # first, because it says when fit was not called
         names: npt.NDArray[np.str_] = self.classes_[best]
         return names
 
-    def predict_proba(self, X: Photos) -> npt.NDArray[np.float32]:
+    def predict_proba(self, X: Photos, *, views: int = 1) -> npt.NDArray[np.float32]:
         """``(photo, class)`` probabilities, columns in the order of `classes_`.
+
+        Args:
+            X: Photos, see `predict`.
+            views: Likewise.
 
         Raises:
             HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
         """
         rows: list[npt.NDArray[np.float32]] = []
-        for prediction in self.predictor.predict(list_photos(X)):
+        predictor = self.predictor if views == 1 else Predictor(self.bundle, views=views)
+        for prediction in predictor.predict(list_photos(X)):
             if prediction.problem is not None:
                 shown = prediction.item if isinstance(prediction.item, (str, Path)) else len(rows)
                 raise HeadstartError(
@@ -206,8 +221,34 @@ class ImageClassifier:
             rows.append(prediction.probabilities)
         return np.array(rows, np.float32).reshape(len(rows), len(self.classes_))
 
-    def evaluate(self, photos: str | Path | Any) -> Evaluation:
+    def predict_sets(self, X: Photos, *, coverage: float = COVERAGE) -> list[tuple[str, ...]]:
+        """For each photo the classes among which the truth is, the most probable first.
+
+        Args:
+            X: Photos, see `predict`.
+            coverage: Share of the sets that shall hold the truth: 0.8, 0.9, 0.95 or 0.99.
+
+        Raises:
+            HeadstartError: A photo cannot be read, no thresholds were fitted (too few training
+                photos), or `fit` was not called.
+        """
+        predictor = Predictor(self.bundle, coverage=coverage)
+        if predictor.trust is None:
+            raise HeadstartError(
+                "This classifier has no prediction sets: it was trained on too few photos, or by "
+                "an earlier Headstart. Train it again, on 20 photos or more."
+            )
+        found: list[tuple[str, ...]] = []
+        for prediction in predictor.predict(list_photos(X)):
+            if prediction.prediction_set is None:
+                raise HeadstartError(f"Photo {len(found)} cannot be read: {prediction.problem}.")
+            found.append(prediction.prediction_set)
+        return found
+
+    def evaluate(self, photos: str | Path | Any, *, views: int = 1) -> Evaluation:
         """Measure on labelled photos: a folder with one folder per class, or a table.
+
+        With ``views`` above 1 the views of each photo are averaged, see `predict`.
 
         Photos that cannot be read are left out and added to `problems`; `warnings` says so when
         photos were trained on.
@@ -216,7 +257,8 @@ class ImageClassifier:
             DatasetError: No photos, or a class that the classifier does not know.
         """
         manifest = scan_source(photos)
-        evaluation, problems = evaluate_manifest(self.predictor, manifest, self.seed)
+        predictor = self.predictor if views == 1 else Predictor(self.bundle, views=views)
+        evaluation, problems = evaluate_manifest(predictor, manifest, self.seed)
         self.problems = problems
         self.warnings = (*manifest.warnings, *describe_trained(self.bundle, manifest))
         return evaluation
@@ -275,40 +317,6 @@ class ImageClassifier:
         """
         save_bundle(Path(path), self.bundle.manifest, self.bundle.members, force=force)
         return Path(path)
-
-    # ---- scikit-learn's habits
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments."""
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
-
-    def set_params(self, **params: Any) -> ImageClassifier:
-        """Change the constructor's arguments; returns self.
-
-        Raises:
-            ValueError: An unknown name.
-        """
-        for name, value in params.items():
-            if name not in self.get_params():
-                raise ValueError(
-                    f"{name!r} is not a parameter; known: {', '.join(self.get_params())}"
-                )
-            setattr(self, name, value)
-        return self
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(),
-            input_tags=InputTags(two_d_array=False),
-        )
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return self._bundle is not None
 
     def __repr__(self) -> str:
         changed = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())

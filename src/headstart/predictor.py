@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.bundle import GRAPH, Bundle, load_bundle
+from headstart.bundle import GRAPH, REFERENCES, Bundle, load_bundle, parse_arrays
 from headstart.data.decode import DECODE_VERSION
 from headstart.data.scan import Manifest, Problem
 from headstart.data.stream import Content, map_photos
-from headstart.errors import BundleError, DatasetError
+from headstart.data.views import make_view
+from headstart.errors import BundleError, DatasetError, HeadstartError
 from headstart.evaluation.metrics import Evaluation, evaluate
-from headstart.runtimes.onnx_runtime import open_graph
+from headstart.evaluation.novelty import MOST_REFERENCES, measure_distances
+from headstart.evaluation.trust import COVERAGE, PRECISION, Trust, measure_trust, pick
+from headstart.runtimes.onnx_runtime import open_outputs
 
 Item = TypeVar("Item")
+
+MOST_VIEWS = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class Prediction(Generic[Item]):
         probability: Its probability.
         probabilities: ``(class,)`` all of them; empty when the photo could not be read.
         problem: Why it could not be read, else None.
+        prediction_set: The classes among which the truth is, as often as was asked for; None where
+            the bundle has no thresholds for it. The most probable first.
+        is_sure: Whether the answer is confident enough for the wanted precision; None likewise.
+        novelty: Distance from the training photos, as a multiple of what is usual among them; None
+            where the bundle does not know.
     """
 
     item: Item
@@ -39,6 +49,14 @@ class Prediction(Generic[Item]):
     probability: float
     probabilities: npt.NDArray[np.float32]
     problem: str | None = None
+    prediction_set: tuple[str, ...] | None = None
+    is_sure: bool | None = None
+    novelty: float | None = None
+
+    @property
+    def is_novel(self) -> bool | None:
+        """Whether the photo does not look like the training photos; None where not known."""
+        return None if self.novelty is None else self.novelty > 1
 
 
 class Predictor:
@@ -46,12 +64,31 @@ class Predictor:
 
     Args:
         bundle: A path, or a loaded bundle.
+        views: Views of each photo whose probabilities are averaged: 1, the photo itself; 2, also
+            its mirror image; more, also crops, the same ones of every photo. Each view costs a
+            pass of the network.
+        coverage: Share of the prediction sets that shall hold the truth: 0.8, 0.9, 0.95 or 0.99.
+        precision: Share of the sure answers that shall be right: 0.9, 0.95 or 0.99.
 
     Raises:
         BundleError: The bundle cannot be used.
+        HeadstartError: ``views`` is not a whole number from 1 to 64, or there are no thresholds
+            for the coverage or precision.
     """
 
-    def __init__(self, bundle: str | Path | Bundle) -> None:
+    def __init__(
+        self,
+        bundle: str | Path | Bundle,
+        *,
+        views: int = 1,
+        coverage: float = COVERAGE,
+        precision: float = PRECISION,
+    ) -> None:
+        if not isinstance(views, int) or not 1 <= views <= MOST_VIEWS:
+            raise HeadstartError(
+                f"views is {views!r}; accepted are whole numbers from 1 to {MOST_VIEWS}."
+            )
+        self.views = views
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
         version = self.bundle.manifest["decode_version"]
         if version != DECODE_VERSION:
@@ -61,7 +98,15 @@ class Predictor:
                 "or install the Headstart it was trained with (manifest.json, versions)."
             )
         self.class_names = self.bundle.class_names
-        self._session = open_graph(self.bundle.members[GRAPH], "probabilities")
+        record = self.bundle.manifest.get("trust")
+        self.trust = Trust.from_json(record) if record else None
+        self.asked = coverage, precision
+        if self.trust is not None:
+            pick(self.trust.thresholds, coverage, "coverage")
+            pick(self.trust.abstentions, precision, "precision")
+        self._references = self._read_references()
+        outputs = ("probabilities", *(() if self._references is None else ("features",)))
+        self._session = open_outputs(self.bundle.members[GRAPH], outputs)
 
     def predict(
         self,
@@ -94,17 +139,66 @@ class Predictor:
         return result
 
     def _predict_row(self, item: Item, row: npt.NDArray[np.float32]) -> Prediction[Item]:
+        count = len(self.class_names)
+        row, novelty = row[:count], float(row[count]) if len(row) > count else None
         best = int(row.argmax())
-        return Prediction(item, self.class_names[best], float(row[best]), row)
+        answer = Prediction(item, self.class_names[best], float(row[best]), row, novelty=novelty)
+        if self.trust is None:
+            return answer
+        (found,) = self.trust.judge(row[None], *self.asked)
+        order = [number for number in row.argsort(kind="stable")[::-1] if found.labels[number]]
+        names = tuple(self.class_names[number] for number in order)
+        return replace(answer, prediction_set=names, is_sure=found.is_sure)
+
+    def _read_references(self) -> npt.NDArray[np.float32] | None:
+        if self.trust is None or self.trust.novelty_limit is None:
+            return None
+        data = self.bundle.members.get(REFERENCES)
+        found = parse_arrays(data).get("features") if data is not None else None
+        is_usable = (
+            found is not None
+            and found.ndim == 2
+            and found.dtype == np.float16
+            and 0 < len(found) <= MOST_REFERENCES
+            and bool(np.isfinite(found).all())
+        )
+        if not is_usable:
+            raise BundleError(
+                f"{self.bundle.path} is damaged: {REFERENCES} has no usable features."
+            )
+        return np.asarray(found, np.float32)
 
     def _compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        rows = self._session(images)
+        """``(photo, class)`` probabilities, and a column of novelties where they are known."""
+        rows = self._compute_view(images)
+        if self.views > 1 and len(images):
+            every = [rows, *(self._compute_view(view) for view in self._list_views(images))]
+            rows = np.mean(every, axis=0, dtype=np.float32)
+        return rows
+
+    def _compute_view(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        rows, *rest = self._session(images)
         if rows.shape != (len(images), len(self.class_names)):
             raise BundleError(
                 f"The graph of {self.bundle.path} gives {rows.shape[1:]} probabilities for "
                 f"{len(self.class_names)} classes."
             )
-        return rows
+        if not rest or self._references is None or self.trust is None:
+            return rows
+        (features,) = rest
+        if features.shape[1:] != self._references.shape[1:]:
+            raise BundleError(
+                f"The graph of {self.bundle.path} gives {features.shape[1:]} features; its "
+                f"{REFERENCES} has {self._references.shape[1:]}."
+            )
+        neighbours = self.trust.neighbours
+        distances = measure_distances(features, self._references, neighbours=neighbours)
+        return np.column_stack([rows, distances / np.float32(self.trust.novelty_limit)])
+
+    def _list_views(self, images: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+        for number in range(1, self.views):
+            # Without a photo's digest: every photo is seen in the same crops.
+            yield np.stack([make_view(image, len(image), "", number) for image in images])
 
 
 def evaluate_manifest(
@@ -123,6 +217,7 @@ def evaluate_manifest(
             f"It knows: {', '.join(known)}."
         )
     rows, labels, groups, problems = [], [], [], list(manifest.problems)
+    novelties: list[float] = []
     for prediction in predictor.predict(manifest.samples, lambda sample: sample.path):
         if prediction.problem is not None:
             problems.append(Problem(prediction.item.path, prediction.problem))
@@ -130,6 +225,8 @@ def evaluate_manifest(
             rows.append(prediction.probabilities)
             labels.append(known.index(prediction.item.label))
             groups.append(prediction.item.group or prediction.item.digest)
+            if prediction.novelty is not None:
+                novelties.append(prediction.novelty)
     if not rows:
         raise DatasetError(
             f"No photo could be evaluated; {len(problems)} files have problems, the first: "
@@ -137,7 +234,15 @@ def evaluate_manifest(
             if problems
             else "No photos found. Expected is a folder with one folder per class."
         )
-    return evaluate(np.array(rows), np.array(labels), known, seed, groups), tuple(problems)
+    found = evaluate(np.array(rows), np.array(labels), known, seed, groups)
+    if predictor.trust is not None:
+        distances = np.array(novelties) if novelties else None
+        owners, asked = np.array(groups), predictor.asked
+        figures = measure_trust(
+            predictor.trust, np.array(rows), distances, np.array(labels), owners, asked
+        )
+        found = replace(found, trust=figures)
+    return found, tuple(problems)
 
 
 def describe_trained(bundle: Bundle, manifest: Manifest) -> Iterator[str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from PIL import Image
 
 import headstart
 from headstart.cli import main
+from headstart.cli.output import write_predictions
+from headstart.predictor import Predictor
 
 
 class Done(NamedTuple):
@@ -112,7 +115,7 @@ def test_the_reader_of_the_output_may_leave(trained_bundle: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr
-        assert process.stdout.readline() == b"path,label,probability,problem\n"
+        assert process.stdout.readline() == b"path,label,probability,set,sure,novel,problem\n"
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode in (0, 1)
@@ -193,6 +196,7 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert set(found) == {
         *("bundle", "backbone", "recipe", "runtime", "samples", "problems", "flags"),
         *("evaluation", "validation", "fine_tune", "seconds", "warnings"),
+        *("comparison", "cross_validation", "trust"),
     }
     assert found["fine_tune"] is None
     assert found["bundle"] == str(bundle)
@@ -204,13 +208,13 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert found["problems"] == []
     assert found["validation"] is None
     assert list(found["seconds"]) == [
-        *("scan", "decode", "prefix", "groups", "probe", "fine_tune", "evaluate", "total")
+        *("scan", "decode", "prefix", "groups", "probe", "fine_tune", "trust", "evaluate", "total")
     ]
     assert sum(list(found["seconds"].values())[:-1]) <= found["seconds"]["total"] + 0.1
     evaluation = found["evaluation"]
     assert set(evaluation) == {
         *("photos", "accuracy", "balanced_accuracy", "log_loss", "ece", "majority", "per_class"),
-        *("confusion", "class_names"),
+        *("confusion", "class_names", "top_k", "calibration", "trust"),
     }
     for key in ("accuracy", "balanced_accuracy", "log_loss"):
         assert set(evaluation[key]) == {"value", "low", "high"}
@@ -387,7 +391,10 @@ def test_predict_csv(run: Any, trained_bundle: Path, digits_folder: Path) -> Non
     paths = sorted(digits_folder.glob("*/00[0-2].png"))
     rows = run("predict", trained_bundle, *paths, "--csv").rows
     assert [row["path"] for row in rows] == [str(path) for path in paths]
-    assert list(rows[0]) == ["path", "label", "probability", "problem"]
+    assert list(rows[0]) == ["path", "label", "probability", "set", "sure", "novel", "problem"]
+    for row in rows:
+        assert row["set"].split(";")[0] == row["label"]
+        assert {row["sure"], row["novel"]} <= {"yes", "no"}
     assert all(row["label"] in "0123" and 0.25 <= float(row["probability"]) <= 1 for row in rows)
     # Where nobody looks, CSV is what is printed anyway.
     assert run("predict", trained_bundle, *paths).rows == rows
@@ -399,7 +406,12 @@ def test_predict_json(run: Any, trained_bundle: Path, digits_folder: Path) -> No
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in found] == [str(path) for path in paths]
     for row in found:
-        assert set(row) == {"path", "label", "probability", "probabilities", "top"}
+        assert set(row) == {
+            *("path", "label", "probability", "probabilities", "top"),
+            *("set", "sure", "novelty", "novel"),
+        }
+        assert row["set"][0] == row["label"]
+        assert row["novel"] == (row["novelty"] > 1)
         assert set(row["probabilities"]) == {"0", "1", "2", "3"}
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert row["probabilities"][row["label"]] == row["probability"]
@@ -412,12 +424,56 @@ def test_predict_top_k(run: Any, trained_bundle: Path, digits_folder: Path) -> N
     (row,) = run("predict", trained_bundle, photo, "--csv", "--top-k", "3").rows
     assert list(row) == [
         *("path", "label", "probability", "label_2", "probability_2", "label_3", "probability_3"),
-        "problem",
+        *("set", "sure", "novel", "problem"),
     ]
     figures = [float(row[f"probability{k}"]) for k in ("", "_2", "_3")]
     assert figures == sorted(figures, reverse=True)
     (all_of_them,) = run("predict", trained_bundle, photo, "--csv", "--top-k", "99").rows
-    assert len(all_of_them) == 2 + 4 * 2
+    assert len(all_of_them) == 5 + 4 * 2
+
+
+def test_predict_says_what_it_is_not_sure_of(
+    trained_bundle: Path, digits_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor, strict = (Predictor(trained_bundle, precision=p) for p in (0.9, 0.99))
+    paths = sorted(digits_folder.glob("*/*.png"))
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    answers = [
+        *predictor.predict(paths),
+        *strict.predict(paths),
+        *(replace(p, item=Path("noise.png")) for p in predictor.predict([noise])),
+    ]
+    write_predictions(answers, predictor.class_names, "text", 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(answers)
+    for answer, line in zip(answers, lines, strict=True):
+        assert ("not sure: " in line) == (not answer.is_sure)
+        assert line.count("%") == (1 if answer.is_sure else 2)
+        assert ("does not look like the training photos" in line) == answer.is_novel
+    assert lines[-1].startswith("noise.png")
+    assert "does not look like" in lines[-1]
+    assert {answer.is_sure for answer in answers} == {True, False}
+
+
+def test_sets_grow_with_the_coverage_and_views_change_the_answer(
+    run: Any, trained_bundle: Path, few_digits: Path
+) -> None:
+    def sizes(*options: str) -> int:
+        rows = run("predict", trained_bundle, few_digits, "--csv", *options).rows
+        return sum(len(row["set"].split(";")) for row in rows)
+
+    assert sizes("--coverage", "0.8") <= sizes() <= sizes("--coverage", "0.99")
+    assert sizes("--coverage", "0.8") < sizes("--coverage", "0.99")
+    refused(
+        run("predict", trained_bundle, few_digits, "--coverage", "0.7"), "accepted are 0.8, 0.9"
+    )
+    refused(run("evaluate", trained_bundle, few_digits, "--precision", "2"), "accepted are 0.9")
+    plain, mirrored = (
+        run("evaluate", trained_bundle, few_digits, "--json", "--views", views).json["evaluation"]
+        for views in ("1", "2")
+    )
+    assert plain["log_loss"] != mirrored["log_loss"]
+    assert plain["trust"]["coverage_asked"] == 0.9
 
 
 def test_predict_folders_and_patterns(

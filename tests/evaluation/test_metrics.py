@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from headstart.evaluation.calibration import measure_calibration
 from headstart.evaluation.html import show_evaluation
 from headstart.evaluation.intervals import Estimate
-from headstart.evaluation.metrics import Evaluation, calibration_error, evaluate
+from headstart.evaluation.metrics import Evaluation, evaluate
 
 
 def make_predictions(
@@ -126,6 +127,8 @@ def test_groups_widen_the_intervals_and_nothing_else() -> None:
             accuracy=plain.accuracy,
             balanced_accuracy=plain.balanced_accuracy,
             log_loss=plain.log_loss,
+            calibration=plain.calibration,
+            top_k=plain.top_k,
         )
         == plain
     )
@@ -133,6 +136,10 @@ def test_groups_widen_the_intervals_and_nothing_else() -> None:
         one, other = getattr(plain, name), getattr(grouped, name)
         assert one.value == pytest.approx(other.value)
         assert 1.6 < (other.high - other.low) / (one.high - one.low) < 2.6
+    assert (grouped.calibration.ece, grouped.calibration.by_chance) == (
+        plain.calibration.ece,
+        plain.calibration.by_chance,
+    )
     with pytest.raises(ValueError, match="3 groups for 240 photos"):
         evaluate(doubled, twice, names(3), groups=[1, 2, 3])
 
@@ -142,12 +149,12 @@ def test_groups_widen_the_intervals_and_nothing_else() -> None:
 
 def test_calibration_error_of_known_cases() -> None:
     certain = np.array([[1.0, 0.0]] * 4)
-    assert calibration_error(certain, np.array([0, 0, 0, 0])) == 0
-    assert calibration_error(certain, np.array([1, 1, 1, 1])) == 1
-    assert calibration_error(certain, np.array([0, 0, 1, 1])) == 0.5
+    assert measure_calibration(certain, np.array([0, 0, 0, 0])).ece == 0
+    assert measure_calibration(certain, np.array([1, 1, 1, 1])).ece == 1
+    assert measure_calibration(certain, np.array([0, 0, 1, 1])).ece == 0.5
     # Two bins of two photos: gaps 0.9 - 0.5 and 1 - 0.6.
     rows = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    assert calibration_error(rows, np.array([0, 1, 0, 0])) == pytest.approx(0.4)
+    assert measure_calibration(rows, np.array([0, 1, 0, 0])).ece == pytest.approx(0.4)
 
 
 def test_calibration_error_is_small_when_probabilities_are_true() -> None:
@@ -155,8 +162,8 @@ def test_calibration_error_is_small_when_probabilities_are_true() -> None:
     confidence = rng.uniform(0.5, 1, 20_000)
     labels = (rng.uniform(size=20_000) > confidence).astype(int)
     rows = np.stack([confidence, 1 - confidence], 1)
-    assert calibration_error(rows, labels) < 0.02
-    assert calibration_error(rows**4 / (rows**4).sum(1, keepdims=True), labels) > 0.08
+    assert measure_calibration(rows, labels).ece < 0.02
+    assert measure_calibration(rows**4 / (rows**4).sum(1, keepdims=True), labels).ece > 0.08
 
 
 # ---- as data and as HTML

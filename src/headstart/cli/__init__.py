@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -13,6 +14,8 @@ def main() -> None:
     from headstart.cli.commands import app
     from headstart.errors import HeadstartError
 
+    # TensorFlow's hints are for its own developers. Before it is imported, whichever command does.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # File names are bytes on Linux; what is not UTF-8 goes out as it came in.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -36,7 +36,6 @@ def doctor(
             "doctor has one examination so far, of the environment: headstart doctor --env",
             param_hint="--env",
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its hints are for its own developers
     environment = describe_environment()
     prefix = load_prefix(backbone)
     if not as_json:

@@ -1,10 +1,52 @@
-"""Options of ``train`` that say what is trained, and how."""
+"""Arguments and options of commands."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+PhotosArgument = Annotated[
+    Path, typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False)
+]
+BundleArgument = Annotated[
+    Path, typer.Argument(help="A bundle made by: headstart train.", show_default=False)
+]
+BackboneOption = Annotated[
+    str,
+    typer.Option(
+        help="A name of: headstart backbones; or kerashub:PRESET_OR_FOLDER, hub:FOLDER_OR_URL, "
+        "local:FILE. See docs/backbones.md."
+    ),
+]
+RuntimeOption = Annotated[
+    str, typer.Option(help="auto, onnxruntime, openvino, litert or tensorflow.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ViewsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=64,
+        help="Views of each photo to average: 2 adds the mirror image, more add crops. "
+        "Each costs a pass of the network.",
+    ),
+]
+# As in headstart.evaluation.trust, which --help need not import; a test holds them equal.
+COVERAGE, PRECISION = 0.9, 0.95
+CoverageOption = Annotated[
+    float,
+    typer.Option(help="Share of the prediction sets that hold the truth: 0.8, 0.9, 0.95, 0.99."),
+]
+PrecisionOption = Annotated[
+    float,
+    typer.Option(help="Share of the answers that shall be right, else not sure: 0.9, 0.95, 0.99."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the output.")]
+
+# ---- of train: what is trained, and how
 
 RecipeOption = Annotated[
     str, typer.Option(help="What is trained: probe (the head), or tune (also --unfreeze).")

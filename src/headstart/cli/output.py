@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headstart.features.extract import Progress as Report
     from headstart.predictor import Prediction
     from headstart.training.loop import Epoch
+    from headstart.training.measure import Contrast
     from headstart.training.tuning import Tuning
 
 _SHOWN_PROBLEMS = 10
@@ -106,7 +107,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     console.print(
         f"balanced accuracy {_percent(evaluation.balanced_accuracy)}, log loss "
         f"{evaluation.log_loss.value:.3f}, calibration error {evaluation.ece:.3f}"
+        f"{_chance(evaluation)}"
     )
+    print_trust(evaluation)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("class", "photos", "precision", "recall", "F1", "mostly confused with"):
         table.add_column(name, justify="left" if name[0] in "cm" else "right")
@@ -116,6 +119,40 @@ def print_evaluation(evaluation: Evaluation) -> None:
         confused = _confused_with(evaluation, number)
         table.add_row(escape(row.name), str(row.photos), *figures, escape(confused))
     console.print(table)
+
+
+def _chance(evaluation: Evaluation) -> str:
+    found = evaluation.calibration
+    return f" (by chance up to {found.by_chance_high:.3f})" if found else ""
+
+
+def print_trust(evaluation: Evaluation) -> None:
+    """How "not sure", the prediction sets and novelty did."""
+    console, trust = stdout(), evaluation.trust
+    if evaluation.top_k is not None:
+        count, share = evaluation.top_k
+        console.print(f"truth among the {count} most probable: {_percent(share)}")
+    if trust is None:
+        return
+    right = f", {_percent(trust.precision)} of them right" if trust.precision else ""
+    console.print(
+        f"sure of {trust.answered.value:.1%}{right} (wanted {trust.precision_asked:.0%}); "
+        f'the others are "not sure"'
+    )
+    novel = f"; {trust.novel.value:.1%} do not look like the training photos" if trust.novel else ""
+    console.print(
+        f"sets of {trust.set_size:.2f} classes hold the truth of {_percent(trust.coverage)} "
+        f"(wanted {trust.coverage_asked:.0%}){novel}"
+    )
+
+
+def print_contrasts(contrasts: Iterable[Contrast], cross_validation: Estimate | None) -> None:
+    """The result beside simpler ones, and by cross-validation."""
+    shown = "; ".join(map(str, contrasts))
+    if shown:
+        stdout().print(escape(shown), soft_wrap=True)
+    if cross_validation is not None:
+        stdout().print(f"the probe, cross-validated over all photos: {_percent(cross_validation)}")
 
 
 def print_epoch(epoch: Epoch) -> None:
@@ -156,7 +193,8 @@ def print_tuning(tuning: Tuning) -> None:
     shape = " × ".join(map(str, boundary.shape))
     console.print(
         f"cached up to {escape(boundary.name)} ({shape}), {boundary.share_before:.0%} of the "
-        f"multiply-adds: {tuning.cached_bytes / 1e6:,.0f} MB",
+        f"multiply-adds: {tuning.cached_bytes / 1e6:,.0f} MB in "
+        f"{sum(tuning.seconds.values()):,.1f} s",
         soft_wrap=True,
     )
     console.print(escape(tuning.says), soft_wrap=True)
@@ -216,6 +254,10 @@ def _ranked(
     return [(class_names[number], float(prediction.probabilities[number])) for number in order]
 
 
+def _word(value: bool | None) -> str:
+    return "" if value is None else "yes" if value else "no"
+
+
 class _CsvRows:
     def __init__(self, class_names: Sequence[str], top_k: int) -> None:
         self._names, self._top_k = class_names, min(top_k, len(class_names))
@@ -225,13 +267,16 @@ class _CsvRows:
             for k in range(2, self._top_k + 1)
             for column in ("label", "probability")
         ]
-        self._writer.writerow(["path", "label", "probability", *more, "problem"])
+        judged = ("set", "sure", "novel")
+        self._writer.writerow(["path", "label", "probability", *more, *judged, "problem"])
 
     def write(self, prediction: Prediction[Path]) -> None:
         ranked = _ranked(prediction, self._names, self._top_k)
         cells = [cell for name, p in ranked for cell in (name, f"{p:.6f}")]
         cells += [""] * (2 * (self._top_k - len(ranked)))
-        self._writer.writerow([prediction.item, *cells, prediction.problem or ""])
+        names = ";".join(prediction.prediction_set or ())
+        judged = (names, _word(prediction.is_sure), _word(prediction.is_novel))
+        self._writer.writerow([prediction.item, *cells, *judged, prediction.problem or ""])
 
 
 class _JsonRows:
@@ -248,6 +293,10 @@ class _JsonRows:
             "label": prediction.label,
             "probability": prediction.probability,
             "probabilities": dict(ranked),
+            "set": prediction.prediction_set,
+            "sure": prediction.is_sure,
+            "novelty": prediction.novelty,
+            "novel": prediction.is_novel,
         }
         if self._top_k > 1:
             data["top"] = [{"label": n, "probability": p} for n, p in ranked[: self._top_k]]
@@ -259,8 +308,14 @@ class _TextRows:
         self._names, self._top_k, self._console = class_names, top_k, stdout()
 
     def write(self, prediction: Prediction[Path]) -> None:
-        ranked = _ranked(prediction, self._names, self._top_k)
+        # Who is not sure says between what.
+        count = max(self._top_k, 1 if prediction.is_sure in (True, None) else 2)
+        ranked = _ranked(prediction, self._names, count)
         answer = "  ".join(f"[bold]{escape(name)}[/] {p:.1%}" for name, p in ranked)
+        if prediction.is_sure is False:
+            answer = f"[yellow]not sure:[/] {answer}"
+        if prediction.is_novel:
+            answer += "  [yellow](does not look like the training photos)[/]"
         if prediction.problem is not None:
             answer = f"[red]{escape(prediction.problem)}[/]"
         self._console.print(f"{escape(str(prediction.item))}  {answer}", soft_wrap=True)

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.evaluation.student import student_quantile
+
 Rows = npt.NDArray[np.intp]
 Statistic = Callable[[Rows], float]
 Fold = tuple[Rows, Rows]
@@ -272,41 +274,6 @@ def estimate_repeated(
     variance = float(np.var(scores, ddof=1)) * (1 / count + float(np.mean(ratios)))
     half = student_quantile((1 + level) / 2, count - 1) * math.sqrt(variance)
     return Estimate(value, value - half, value + half)
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t for whole degrees of freedom, by bisection of its distribution.
-
-    >>> round(student_quantile(0.975, 9), 4)
-    2.2622
-    """
-    if freedom > 2000:  # the distributions differ by less than 1e-3 of a quantile
-        return NormalDist().inv_cdf(probability)
-    if probability < 0.5:
-        return -student_quantile(1 - probability, freedom)
-    low, high = 0.0, 1.0
-    while _student_central(high, freedom) < 2 * probability - 1:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = _student_central(middle, freedom) < 2 * probability - 1
-        low, high = (middle, high) if below else (low, middle)
-    return (low + high) / 2
-
-
-def _student_central(t: float, freedom: int) -> float:
-    """Probability between -t and t (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine = math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine if odd else 1.0), 0.0
-    for number in range(1 + odd, freedom - 1, 2):
-        total += term
-        term *= cosine**2 * number / (number + 1)
-    if odd:
-        total = total + term if freedom > 1 else 0.0
-        return 2 / math.pi * (angle + math.sin(angle) * total)
-    return math.sin(angle) * (total + term)
 
 
 def _percentile_interval(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from headstart.evaluation.calibration import Calibration, measure_calibration
 from headstart.evaluation.intervals import Estimate, bootstrap, estimate_share
+from headstart.evaluation.trust import TrustFigures
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
+Read = TypeVar("Read")
+
+_TOP = 3
+_FEWEST_CLASSES = 5  # of which three are worth a figure
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,15 @@ class Evaluation:
         accuracy: Share of right answers; Wilson interval.
         balanced_accuracy: Mean recall of the classes that occur; bootstrap interval.
         log_loss: Mean negative log probability of the truth, in nats; bootstrap interval.
-        ece: Expected calibration error in 15 bins of equal width (Guo et al. 2017,
-            https://arxiv.org/abs/1706.04599).
+        ece: Expected calibration error, see `Calibration`.
         majority: Accuracy of always answering the most frequent class.
         per_class: A row per class.
         confusion: ``confusion[true][predicted]`` counts.
         class_names: Names of rows and columns.
+        top_k: Share of photos whose truth is among the ``k`` most probable classes, as
+            ``(k, share)``; k is 3, None with fewer than 5 classes.
+        calibration: The reliability diagram, and what chance alone would show.
+        trust: How sets, "not sure" and novelty did; None where nothing was fitted for them.
     """
 
     photos: int
@@ -52,13 +61,19 @@ class Evaluation:
     per_class: tuple[ClassFigures, ...]
     confusion: tuple[tuple[int, ...], ...]
     class_names: tuple[str, ...]
+    top_k: tuple[int, Estimate] | None = None
+    calibration: Calibration | None = None
+    trust: TrustFigures | None = None
 
     def __str__(self) -> str:
         return f"accuracy {self.accuracy} on {self.photos} photos"
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as plain data."""
-        return asdict(self)
+        plain = asdict(self)
+        plain["calibration"] = self.calibration.to_json() if self.calibration else None
+        plain["top_k"] = {"k": self.top_k[0], **asdict(self.top_k[1])} if self.top_k else None
+        return plain
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Evaluation:
@@ -78,6 +93,10 @@ class Evaluation:
                 per_class=tuple(_read_class(row) for row in data["per_class"]),
                 confusion=tuple(tuple(int(n) for n in row) for row in data["confusion"]),
                 class_names=tuple(str(name) for name in data["class_names"]),
+                # Bundles of earlier versions have none of these.
+                top_k=_read_top(data.get("top_k")),
+                calibration=_read_optional(Calibration.from_json, data.get("calibration")),
+                trust=_read_optional(TrustFigures.from_json, data.get("trust")),
             )
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"not an evaluation's data: {error!r}") from error
@@ -85,6 +104,14 @@ class Evaluation:
         if [len(found.per_class), *map(len, found.confusion)] != [count] * (count + 1):
             raise ValueError(f"not an evaluation's data: the tables do not have {count} classes")
         return found
+
+
+def _read_optional(read: Callable[[dict[str, Any]], Read], data: Any) -> Read | None:
+    return None if data is None else read(data)
+
+
+def _read_top(data: Any) -> tuple[int, Estimate] | None:
+    return None if data is None else (int(data["k"]), _read_estimate(data))
 
 
 def _read_estimate(data: dict[str, Any]) -> Estimate:
@@ -135,30 +162,32 @@ def evaluate(
     def recall_mean(rows: npt.NDArray[np.intp]) -> float:
         return _mean_recall(labels[rows], right[rows], num_classes)
 
+    accuracy = estimate_share(right, groups)  # first: it refuses groups that do not fit
+    calibration = measure_calibration(probabilities, labels, seed, groups)
     return Evaluation(
         photos=count,
-        accuracy=estimate_share(right, groups),
+        accuracy=accuracy,
         balanced_accuracy=bootstrap(recall_mean, count, seed, groups),
         log_loss=bootstrap(lambda rows: float(losses[rows].mean()), count, seed, groups),
-        ece=calibration_error(probabilities, labels),
+        ece=calibration.ece,
         majority=float(np.bincount(labels).max() / count),
         per_class=tuple(_class_figures(confusion, class_names)),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         class_names=tuple(class_names),
+        top_k=_measure_top(probabilities, labels, groups),
+        calibration=calibration,
     )
 
 
-def calibration_error(probabilities: Floats, labels: Labels, bins: int = 15) -> float:
-    """Expected calibration error: mean gap between confidence and accuracy, weighted by bin.
-
-    >>> calibration_error(np.array([[0.8, 0.2]] * 5), np.array([0, 0, 0, 0, 1]))
-    0.0
-    """
-    confidence = probabilities.max(1).astype(np.float64)
-    right = probabilities.argmax(1) == labels
-    number = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(number, weights=right - confidence, minlength=bins)
-    return float(round(np.abs(gaps).sum() / len(labels), 12))
+def _measure_top(
+    probabilities: Floats, labels: Labels, groups: Sequence[Any] | npt.NDArray[Any] | None
+) -> tuple[int, Estimate] | None:
+    if probabilities.shape[1] < _FEWEST_CLASSES:
+        return None
+    chosen = probabilities[np.arange(len(labels)), labels][:, None]
+    # Ties count against the truth.
+    above = (probabilities >= chosen).sum(1)
+    return _TOP, estimate_share(above <= _TOP, groups)
 
 
 def _mean_recall(labels: Labels, right: npt.NDArray[np.bool_], num_classes: int) -> float:

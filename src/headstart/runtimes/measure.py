@@ -27,6 +27,7 @@ from headstart.runtimes import (
     Runtime,
     Session,
 )
+from headstart.runtimes.quiet import hushed
 
 if TYPE_CHECKING:
     import keras
@@ -99,9 +100,10 @@ def measure_runtimes(
     for runtime in sorted(runtimes, key=lambda runtime: runtime.name != REFERENCE):
         try:
             runtime.require()
-            session = runtime.open(prefix, build_model)
-            rows[runtime.name] = np.concatenate([session(images) for images in batches])
-            speed = time_session(session, batches)
+            with hushed():
+                session = runtime.open(prefix, build_model)
+                rows[runtime.name] = np.concatenate([session(images) for images in batches])
+                speed = time_session(session, batches)
             measurements[runtime.name] = _compare(runtime.name, speed, rows)
         except MissingPackageError as error:
             problem = f"not installed: {str(error).partition('with: ')[2]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,6 +128,14 @@ def open_graph(graph: bytes, output: str | None = None) -> Session:
             it, it has another input, or no such output. The session raises it where photos of this
             size cannot be computed.
     """
+    run = open_outputs(graph, () if output is None else (output,))
+    return lambda images: run(images)[0]
+
+
+def open_outputs(
+    graph: bytes, outputs: Sequence[str] = ()
+) -> Callable[[npt.NDArray[np.uint8]], list[npt.NDArray[np.float32]]]:
+    """As `open_graph`, but for several outputs of one pass; the first by default."""
     require_package("onnxruntime", purpose="the runtime onnxruntime")
     check_graph(graph)
     onnxruntime = import_onnxruntime()
@@ -145,21 +153,21 @@ def open_graph(graph: bytes, output: str | None = None) -> Session:
     except Exception as error:  # onnxruntime's errors share no base but Exception
         raise BundleError(f"onnxruntime refuses the graph: {shorten(error)}") from error
     names = [value.name for value in session.get_outputs()]
-    wanted = output or names[0]
-    if wanted not in names:
-        raise BundleError(f"The graph has the outputs {', '.join(names)}, but not {wanted}.")
+    wanted = list(outputs) or names[:1]
+    for name in wanted:
+        if name not in names:
+            raise BundleError(f"The graph has the outputs {', '.join(names)}, but not {name}.")
     inputs = session.get_inputs()
     if [value.type for value in inputs] != ["tensor(uint8)"]:
         found = ", ".join(f"{value.name} {value.type}" for value in inputs)
         raise BundleError(f"The graph has the inputs {found or 'none'}; needed is one of uint8.")
 
-    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def run(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         try:
-            result: npt.NDArray[np.float32] = session.run([wanted], {inputs[0].name: images})[0]
+            return list(session.run(wanted, {inputs[0].name: images}))
         except Exception as error:  # as above
             raise BundleError(
                 f"onnxruntime cannot compute photos {images.shape}: {shorten(error)}"
             ) from error
-        return result
 
     return run

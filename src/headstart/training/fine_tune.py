@@ -17,6 +17,7 @@ from headstart.features.activations import open_activations
 from headstart.models.boundary import INPUT, Boundary, Prefix, cut_prefix
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
+from headstart.runtimes.quiet import start_tensorflow
 from headstart.training.checkpoint import Checkpoints
 from headstart.training.loop import Context, Source
 from headstart.training.network import Network
@@ -52,6 +53,7 @@ def tune(
         BoundaryError: The setting ``unfreeze`` names nothing that can be trained.
         CacheError, DatasetError, HeadstartError: With what to do.
     """
+    start_tensorflow()
     backbone = build_copy(prefix)
     unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
     if not unfreeze.layers:

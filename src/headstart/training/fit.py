@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,41 @@ from headstart.data.duplicates import group_photos
 from headstart.data.leaks import describe_leaks
 from headstart.data.scan import Manifest, Problem, Sample
 from headstart.data.split import Split, check_classes, list_folds, split_manifest
-from headstart.data.stream import map_photos
-from headstart.data.thumbnails import make_thumbnail
-from headstart.errors import DatasetError, UnreadablePhotoError
-from headstart.evaluation.metrics import Evaluation, evaluate
-from headstart.features.extract import Features, Progress, extract_manifest, read_content
+from headstart.errors import DatasetError
+from headstart.evaluation.intervals import Estimate
+from headstart.evaluation.metrics import Evaluation
+from headstart.evaluation.novelty import choose_references
+from headstart.evaluation.trust import Trust
+from headstart.features.extract import Features, Progress, extract_manifest
 from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
-from headstart.runtimes.onnx_runtime import open_graph
 from headstart.training.fine_tune import tune
 from headstart.training.graph import build_graph
+from headstart.training.measure import (
+    ENOUGH_TESTED,
+    Contrast,
+    Judge,
+    Mistake,
+    Outputs,
+    cross_validate_probe,
+    select_rows,
+)
 from headstart.training.probe import UNEVEN, Probe, fit_probe, import_solver_beside
+from headstart.training.trust import (
+    References,
+    collect_held_out,
+    fold_temperature,
+    judge_held_out,
+    learn_novelty,
+    list_labels,
+)
 from headstart.training.tuning import Callbacks, Options, Photos, Tuning
 
 Floats = npt.NDArray[np.floating]
 
 # The keys of ``seconds`` in reports, in the order of the work.
-STEPS = ("scan", "decode", "prefix", "groups", "probe", "fine_tune", "evaluate")
+STEPS = ("scan", "decode", "prefix", "groups", "probe", "fine_tune", "trust", "evaluate")
 
 
 class Stopwatch:
@@ -66,25 +83,6 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A test photo with a wrong answer, and how probable that answer seemed."""
-
-    sample: Sample
-    answer: str
-    probability: float
-
-    def show(self) -> tuple[bytes, str]:
-        """A thumbnail (empty when the photo cannot be read any more) and what to say of it."""
-        sample = self.sample
-        try:
-            picture = make_thumbnail(sample.path if sample.content is None else sample.content)
-        except UnreadablePhotoError:
-            picture = b""
-        says = f"{self.answer} ({self.probability:.0%}), in truth {sample.label}"
-        return picture, f"{sample.path.name}: {says}"
-
-
-@dataclass(frozen=True)
 class Training:
     """What a training run gave.
 
@@ -102,6 +100,11 @@ class Training:
         features: The features that were used, or their record.
         tuning: What fine-tuning gave; None without that stage.
         graph: The whole network as ONNX, where fine-tuning changed it.
+        trust: Thresholds of "not sure"; None where too few photos were held out.
+        references: Training photos that new ones are compared with; None without `trust`.
+        comparison: The result beside simpler ones, on the test photos.
+        cross_validation: Accuracy of the probe over all photos, repeatedly cross-validated; None
+            where the test photos are many enough.
     """
 
     class_names: tuple[str, ...]
@@ -116,6 +119,10 @@ class Training:
     features: Features
     tuning: Tuning | None = None
     graph: bytes = field(default=b"", repr=False)
+    trust: Trust | None = None
+    references: References | None = field(default=None, repr=False)
+    comparison: tuple[Contrast, ...] = ()
+    cross_validation: Estimate | None = None
 
 
 def train(
@@ -169,23 +176,34 @@ def train(
     class_names = tuple(sorted({sample.label for sample in split.train}))
     with stopwatch.step("probe"):
         probe = _fit(features, split, class_names, recipe, seed)
-    tuning, graph = None, b""
+    tuning = None
     if recipe.fine_tune is not None:
         options = Options(runtime, progress, callbacks)
         with stopwatch.step("fine_tune"):
             photos = _list_photos(features, split, class_names)
             tuning = tune(prefix, photos, probe, recipe.fine_tune, seed=seed, options=options)
-            graph = build_graph(prefix, tuning) if tuning is not None and tuning.share else b""
         stopwatch.move("fine_tune", tuning.seconds if tuning is not None else {})
-
-    def predict(samples: tuple[Sample, ...]) -> Floats:
-        if graph:
-            return _predict_graph(graph, samples, prefix.image_size)
-        return probe.predict_proba(_rows_and_labels(features, samples, class_names)[0])
-
+    with stopwatch.step("trust"):
+        trust, plain = _judge(probe, tuning, split, class_names), probe
+        if trust is not None:
+            probe, tuning = fold_temperature(probe, tuning, trust.temperature)
+        is_tuned = tuning is not None and tuning.share > 0
+        graph = build_graph(prefix, tuning) if tuning is not None and is_tuned else b""
+        network = Outputs(features, probe, graph, prefix.image_size)
+        references = None
+        if trust is not None:
+            trust, references = _refer(trust, network, split, class_names, seed)
     with stopwatch.step("evaluate"):
-        evaluation, mistakes = _evaluate(predict, split, split.test, class_names, seed)
-        validation, _ = _evaluate(predict, split, split.validation, class_names, seed)
+        judge = Judge(network, trust, references, class_names, seed)
+        evaluation, mistakes, answers = judge.evaluate(split.test, split.groups)
+        validation, _, _ = judge.evaluate(split.validation, split.groups)
+        comparison: tuple[Contrast, ...] = ()
+        if answers is not None:
+            before = Outputs(features, plain, b"", prefix.image_size) if is_tuned else None
+            comparison = judge.compare(split, answers, before)
+        cross_validation = None
+        if len(split.test) < ENOUGH_TESTED:
+            cross_validation = cross_validate_probe(features, split, class_names, probe, seed)
     warnings = (
         *everything.warnings,
         *describe_leaks(split, features.samples, pairs),
@@ -204,7 +222,29 @@ def train(
         features=features,
         tuning=tuning,
         graph=graph,
+        trust=trust,
+        references=references,
+        comparison=comparison,
+        cross_validation=cross_validation,
     )
+
+
+def _judge(
+    probe: Probe, tuning: Tuning | None, split: Split, class_names: tuple[str, ...]
+) -> Trust | None:
+    samples = (*split.train, *split.validation)
+    groups = np.array([split.groups[sample.digest] for sample in samples])
+    labels = list_labels(samples, class_names)
+    return judge_held_out(collect_held_out(probe, tuning, labels, groups))
+
+
+def _refer(
+    trust: Trust, network: Outputs, split: Split, class_names: tuple[str, ...], seed: int
+) -> tuple[Trust, References]:
+    rows = choose_references(list_labels(split.train, class_names), seed)
+    samples = tuple(split.train[row] for row in rows)
+    groups = np.array([split.groups[sample.digest] for sample in samples])
+    return learn_novelty(trust, rows, network.compute(samples)[0], groups)
 
 
 def _join(manifest: Manifest, test: Manifest | None) -> Manifest:
@@ -226,7 +266,7 @@ def _keep(manifest: Manifest, readable: set[Path]) -> tuple[Sample, ...]:
 def _fit(
     features: Features, split: Split, class_names: tuple[str, ...], recipe: Recipe, seed: int
 ) -> Probe:
-    rows, labels = _rows_and_labels(features, split.train, class_names)
+    rows, labels = select_rows(features, split.train), list_labels(split.train, class_names)
     groups = [split.groups[sample.digest] for sample in split.train]
     sizes = Counter(label for label, _ in set(zip(labels.tolist(), groups, strict=True)))
     # A class of one group is in the training rows of every fold, and does not limit their number.
@@ -236,51 +276,9 @@ def _fit(
 
 
 def _list_photos(features: Features, split: Split, class_names: tuple[str, ...]) -> Photos:
-    rows, _ = _rows_and_labels(features, split.train, class_names)
+    rows = select_rows(features, split.train)
     groups = [split.groups[sample.digest] for sample in (*split.train, *split.validation)]
     return Photos(split.train, split.validation, tuple(groups), rows, class_names)
-
-
-def _evaluate(
-    predict: Callable[[tuple[Sample, ...]], Floats],
-    split: Split,
-    samples: tuple[Sample, ...],
-    class_names: tuple[str, ...],
-    seed: int,
-) -> tuple[Evaluation | None, tuple[Mistake, ...]]:
-    if not samples:
-        return None, ()
-    labels = np.array([class_names.index(sample.label) for sample in samples], np.intp)
-    probabilities = predict(samples)
-    answers = probabilities.argmax(1)
-    mistakes = [
-        Mistake(samples[row], class_names[answers[row]], float(probabilities[row].max()))
-        for row in np.flatnonzero(answers != labels)
-    ]
-    mistakes.sort(key=lambda mistake: -mistake.probability)
-    groups = [split.groups[sample.digest] for sample in samples]
-    return evaluate(probabilities, labels, class_names, seed, groups), tuple(mistakes)
-
-
-def _predict_graph(graph: bytes, samples: tuple[Sample, ...], image_size: int) -> Floats:
-    """Probabilities as the bundle will give them: from the photos, by the graph that it holds."""
-    session = open_graph(graph, "probabilities")
-    rows = []
-    with closing(map_photos(samples, read_content, image_size, session)) as batches:
-        for batch in batches:
-            for sample, reason in batch.failures:
-                raise DatasetError(f"{sample.path} cannot be read any more: {reason}. Run again.")
-            rows.append(batch.rows)
-    return np.concatenate(rows)
-
-
-def _rows_and_labels(
-    features: Features, samples: tuple[Sample, ...], class_names: tuple[str, ...]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
-    row_of = {sample.path: row for row, sample in enumerate(features.samples)}
-    number_of = {name: number for number, name in enumerate(class_names)}
-    rows = features.array[[row_of[sample.path] for sample in samples]].astype(np.float32)
-    return rows, np.array([number_of[sample.label] for sample in samples], np.intp)
 
 
 def _describe_classes(split: Split, class_names: tuple[str, ...], use_all: bool) -> Iterator[str]:

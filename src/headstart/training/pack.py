@@ -6,7 +6,9 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from headstart.bundle import GRAPH, WEIGHTS, Bundle, dump_arrays, parse_arrays
+import numpy as np
+
+from headstart.bundle import GRAPH, REFERENCES, WEIGHTS, Bundle, dump_arrays, parse_arrays
 from headstart.data.decode import DECODE_VERSION
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.recipe import Recipe
@@ -32,7 +34,12 @@ def make_bundle(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -
         if not key.startswith("classifier/"):
             arrays[f"backbone/{key}"] = array
     manifest = _describe(prefix, training, recipe, seed)
-    return Bundle(manifest, {GRAPH: graph, WEIGHTS: dump_arrays(arrays)})
+    members = {GRAPH: graph, WEIGHTS: dump_arrays(arrays)}
+    if training.references is not None:
+        found = training.references
+        rows = np.asarray(found.rows, np.int32)
+        members[REFERENCES] = dump_arrays({"features": found.features, "rows": rows})
+    return Bundle(manifest, members)
 
 
 def _get_weights(prefix: Prefix) -> dict[str, Any]:
@@ -70,6 +77,9 @@ def _describe(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> 
         "samples": {side: len(getattr(split, side)) for side in ("train", "validation", "test")},
         "evaluation": training.evaluation.to_json() if training.evaluation else None,
         "validation": training.validation.to_json() if training.validation else None,
+        "comparison": [contrast.to_json() for contrast in training.comparison],
+        "cross_validation": vars(training.cross_validation) if training.cross_validation else None,
+        "trust": training.trust.to_json() if training.trust else None,
         "split": split.to_json(),
         "runtime": training.features.runtime,
         "versions": _versions(),

@@ -25,9 +25,9 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,9 @@ class Probe:
         strength: The C that was chosen; larger means weaker regularisation.
         path: The strengths tried, in order; empty when there were no folds.
         class_weights: ``(class,)``, all 1 when the classes are even.
+        held_out: ``(sample, class)`` logits of the training samples by heads that had not seen
+            them, at the chosen strength; NaN where a sample was in all training rows, no rows when
+            there were no folds.
     """
 
     kernel: Floats
@@ -77,6 +80,7 @@ class Probe:
     strength: float
     path: tuple[Strength, ...]
     class_weights: Floats
+    held_out: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32), repr=False)
 
     def predict_proba(self, features: Floats) -> Floats:
         """``(sample, class)`` probabilities of ``(sample, feature)`` raw features."""
@@ -115,11 +119,47 @@ def fit_probe(
     # five times slower than one thread. The folds run side by side instead.
     with threadpool_limits(1, user_api="blas"):
         problem = _Problem(features, labels, weights)
-        path = _follow_path(problem, labels, folds, strengths) if folds else ()
+        path, held_out = _follow_path(problem, labels, folds, strengths)
         alone = strengths[0] if len(strengths) == 1 else 0.01
         best = min(path, key=lambda step: step.log_loss).strength if path else alone
         kernel, bias = problem.unrotate(problem.solve(slice(None), best))
-    return Probe(kernel, bias, best, path, weights)
+    return Probe(kernel, bias, best, path, weights, held_out)
+
+
+def hold_out(
+    features: Floats,
+    labels: Labels,
+    num_classes: int,
+    repeats: Iterable[Iterable[Fold]],
+    strength: float,
+) -> Floats:
+    """Logits of samples by heads that had not seen them, for several divisions into folds.
+
+    Args:
+        features: ``(sample, feature)``.
+        labels: ``(sample,)`` class numbers.
+        num_classes: Number of classes; each must occur in the training rows of every fold.
+        repeats: For each repeat its folds, ``(train rows, held-out rows)``.
+        strength: Of the regularisation.
+
+    Returns:
+        ``(repeat, sample, class)``; NaN where a sample is held out of no fold.
+    """
+    import scipy.optimize  # noqa: F401 - as in `fit_probe`
+    from threadpoolctl import threadpool_limits
+
+    every = [list(folds) for folds in repeats]
+    found = np.full((len(every), len(labels), num_classes), np.nan, np.float32)
+
+    def solve(task: tuple[int, Fold]) -> None:
+        number, (train, held_out) = task
+        solution = problem.solve(train, strength, None, _PATH_TOLERANCE)
+        found[number, held_out] = problem.rotated[held_out] @ solution[:-1] + solution[-1]
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        problem = _Problem(features, labels, balance_classes(labels, num_classes))
+        list(pool.map(solve, [(i, fold) for i, folds in enumerate(every) for fold in folds]))
+    return found
 
 
 def import_solver_beside() -> None:
@@ -151,9 +191,14 @@ def softmax(logits: Floats) -> Floats:
 
 def _follow_path(
     problem: _Problem, labels: Labels, folds: list[Fold], strengths: tuple[float, ...]
-) -> tuple[Strength, ...]:
+) -> tuple[tuple[Strength, ...], Floats]:
+    """Figures of each strength, and the logits of the samples held out at the best of them."""
+    if not folds:
+        return (), np.empty((0, problem.num_classes), np.float32)
     solved: list[list[Floats]] = [[] for _ in folds]
     path: list[Strength] = []
+    kept = np.full((len(labels), problem.num_classes), np.nan, np.float32)
+    found = kept.copy()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for strength in strengths:
 
@@ -162,7 +207,9 @@ def _follow_path(
                 start = _extrapolate(solved[number])
                 solution = problem.solve(train, strength, start, _PATH_TOLERANCE)
                 solved[number] = [*solved[number][-1:], solution]
-                probabilities = softmax(problem.rotated[held_out] @ solution[:-1] + solution[-1])
+                logits = problem.rotated[held_out] @ solution[:-1] + solution[-1]
+                found[held_out] = logits
+                probabilities = softmax(logits)
                 truth = labels[held_out]
                 chosen = probabilities[np.arange(len(truth)), truth]
                 losses = -np.log(np.maximum(chosen, 1e-12))
@@ -172,11 +219,13 @@ def _follow_path(
             count = sum(len(held_out) for _, held_out in folds)
             loss, right = (sum(column) / count for column in zip(*results, strict=True))
             path.append(Strength(strength, loss, right))
+            if loss == min(step.log_loss for step in path):
+                kept[:] = found
             # The curve has one valley, apart from noise: two steps well above the best end it.
             best = min(step.log_loss for step in path)
             if min(step.log_loss for step in path[-2:]) > _WELL_ABOVE * best:
                 break
-    return tuple(path)
+    return tuple(path), kept
 
 
 def _extrapolate(solved: list[Floats]) -> Floats | None:
@@ -199,8 +248,7 @@ class _Problem:
         # A feature that never moves carries nothing; dividing by 1 leaves it at zero.
         self._deviation = np.where(deviation < 1e-6, np.float32(1), deviation)
         x = (x - self._mean) / self._deviation
-        self._basis, self._spread = _principal_axes(x)
-        self.rotated = x @ self._basis
+        self.rotated, self._spread, self._turn_back = _rotate(x)
         self.num_classes = len(class_weights)
         self._targets = np.eye(self.num_classes, dtype=np.float32)[labels]
         self._weights = class_weights.astype(np.float32)[labels][:, None]
@@ -250,23 +298,33 @@ class _Problem:
 
     def unrotate(self, solution: Floats) -> tuple[Floats, Floats]:
         """Kernel and bias on raw features."""
-        kernel = (self._basis @ solution[:-1]) / self._deviation[:, None].astype(np.float64)
+        kernel = self._turn_back(solution[:-1]) / self._deviation[:, None].astype(np.float64)
         bias = solution[-1] - self._mean.astype(np.float64) @ kernel
         return kernel.astype(np.float32), bias.astype(np.float32)
 
 
-def _principal_axes(x: Floats) -> tuple[Floats, Floats]:
-    """Orthonormal columns spanning the rows of ``x`` and the sum of squares along each.
+def _rotate(x: Floats) -> tuple[Floats, Floats, Callable[[Floats], Floats]]:
+    """The samples in coordinates along their principal axes, and the way back.
 
     From the smaller Gram matrix, in float64 so that small axes keep their direction.
+
+    Returns:
+        ``(sample, axis)`` coordinates, ``(axis,)`` their sums of squares, and what turns
+        ``(axis, class)`` weights into ``(feature, class)`` ones.
     """
     samples, features = x.shape
-    if samples < features:
-        squares, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
-    else:
-        squares, vectors = np.linalg.eigh((x.T @ x).astype(np.float64))
+    gram = (x @ x.T if samples < features else x.T @ x).astype(np.float64)
+    squares, vectors = np.linalg.eigh(gram)
     keep = squares > squares[-1] * 1e-7
     squares, vectors = squares[keep], vectors[:, keep]
-    if samples < features:
-        vectors = x.T.astype(np.float64) @ (vectors / np.sqrt(squares))
-    return vectors.astype(np.float32), squares
+    if samples >= features:
+        return x @ vectors.astype(np.float32), squares, lambda weights: vectors @ weights
+    # With x = U S Vᵀ the vectors are U: neither the coordinates U S nor the way back, by
+    # V = xᵀ U / S, needs the axes themselves.
+    lengths = np.sqrt(squares)
+
+    def turn_back(weights: Floats) -> Floats:
+        return np.asarray(x.T.astype(np.float64) @ (vectors @ (weights / lengths[:, None])))
+
+    # Row by row in memory: the solver takes rows.
+    return np.ascontiguousarray(vectors * lengths, np.float32), squares, turn_back

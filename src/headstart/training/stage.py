@@ -60,6 +60,7 @@ class Stage:
         self._train = np.arange(len(photos.train))
         self._pretrained = network.get()
         self._history: list[dict[str, Any]] = []
+        self._held_out: tuple[Numbers, Floats] | None = None
 
     def run(self) -> Tuning:
         """Choose, train, and collect the result."""
@@ -136,6 +137,7 @@ class Stage:
         groups = [self._groups[row] for row in rows]
         pooled = [np.concatenate(parts) for parts in logits]
         share, gain = choose_share(pooled, self._labels[rows], groups, self._seed)
+        self._held_out = rows, pooled[SHARES.index(share)]
         if self._photos.validation:
             self._mix(start, end, share)
         return share, gain, max(1, round(float(np.mean(epochs)))), False
@@ -203,6 +205,7 @@ class Stage:
             history=tuple(self._history),
             cached_bytes=cached.bytes if cached else 0,
             seconds=cached.seconds if cached else {"decode": 0.0, "prefix": 0.0},
+            held_out=self._held_out if share else None,
         )
 
 

@@ -42,6 +42,9 @@ class Tuning:
         history: Every epoch of every run, as plain data.
         cached_bytes: Of the activations.
         seconds: ``decode`` and ``prefix`` of the extraction.
+        held_out: Rows of the photos that were held out to choose on (training photos, then
+            validation photos), and their ``(row, class)`` logits at `share`, by networks that had
+            not seen them; None without any.
     """
 
     unfreeze: Unfreeze
@@ -58,6 +61,7 @@ class Tuning:
     history: tuple[dict[str, Any], ...]
     cached_bytes: int
     seconds: dict[str, float]
+    held_out: tuple[npt.NDArray[np.intp], Floats] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""``headstart predict`` and ``headstart evaluate``: what a bundle says, and how often rightly."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from headstart.cli.options import (
+    COVERAGE,
+    PRECISION,
+    BundleArgument,
+    CoverageOption,
+    JsonOption,
+    PhotosArgument,
+    PrecisionOption,
+    ViewsOption,
+)
+
+
+def predict(
+    bundle: BundleArgument,
+    paths: Annotated[
+        list[str], typer.Argument(help="Photos, folders or patterns.", show_default=False)
+    ],
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes per photo.")] = 1,
+    coverage: CoverageOption = COVERAGE,
+    precision: PrecisionOption = PRECISION,
+    views: ViewsOption = 1,
+) -> None:
+    """Predict the class of photos; needs no TensorFlow.
+
+    A photo that cannot be read is a row with the reason; if none can, the exit code is 1. Without
+    --csv or --json, a terminal gets lines to read and anything else gets CSV.
+    """
+    from headstart.cli import output as out
+    from headstart.cli.inputs import Input, list_inputs
+    from headstart.predictor import Predictor
+
+    predictor = Predictor(bundle, views=views, coverage=coverage, precision=precision)
+    style = "json" if as_json else "csv" if as_csv or not sys.stdout.isatty() else "text"
+    inputs = list_inputs(paths)
+    predictions = predictor.predict(inputs, Input.check)
+    rows = (out.with_path(prediction) for prediction in predictions)
+    read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)
+    if unread:
+        noun = "photo" if unread == 1 else "photos"
+        out.stderr().print(f"{unread} of {read + unread} {noun} could not be read")
+        if not read:
+            raise typer.Exit(1)
+
+
+def evaluate(
+    bundle: BundleArgument,
+    photos: PhotosArgument,
+    coverage: CoverageOption = COVERAGE,
+    precision: PrecisionOption = PRECISION,
+    views: ViewsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a bundle on labelled photos, one folder per class."""
+    import time
+
+    from headstart.cli import output as out
+    from headstart.data.table import scan_source
+    from headstart.predictor import Predictor, describe_trained, evaluate_manifest
+
+    start = time.perf_counter()
+    predictor = Predictor(bundle, views=views, coverage=coverage, precision=precision)
+    manifest = scan_source(photos)
+    evaluation, problems = evaluate_manifest(predictor, manifest)
+    warnings = (*manifest.warnings, *describe_trained(predictor.bundle, manifest))
+    if as_json:
+        record = predictor.bundle.manifest
+        out.print_json(
+            {
+                "bundle": str(bundle),
+                "backbone": record["backbone"]["name"],
+                "recipe": record["recipe"],
+                "runtime": record["runtime"],
+                "samples": {"train": 0, "validation": 0, "test": evaluation.photos},
+                "problems": out.list_problems(problems),
+                "evaluation": evaluation.to_json(),
+                "seconds": {"total": round(time.perf_counter() - start, 3)},
+                "warnings": list(warnings),
+            }
+        )
+        return
+    out.print_notes(warnings, problems)
+    out.print_evaluation(evaluation)

@@ -1,0 +1,120 @@
+"""``headstart train``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.cli.options import (
+    AugmentOption,
+    BackboneOption,
+    EpochsOption,
+    ForceOption,
+    JsonOption,
+    LearningRateOption,
+    PhotosArgument,
+    RecipeOption,
+    RuntimeOption,
+    SeedOption,
+    UnfreezeOption,
+)
+
+
+def train(
+    photos: PhotosArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The bundle; by default PHOTOS.headstart.", show_default=False
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Test photos: a folder or a CSV like PHOTOS.", show_default=False),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Photos that belong together: a regular expression on paths, or a CSV's column.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: RecipeOption = "probe",
+    unfreeze: UnfreezeOption = None,
+    epochs: EpochsOption = None,
+    learning_rate: LearningRateOption = None,
+    augment: AugmentOption = None,
+    backbone: BackboneOption = "efficientnet-lite0",
+    runtime: RuntimeOption = "auto",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Train a classifier on a folder of photos and measure it on photos it has not seen.
+
+    PHOTOS has one folder per class, or train/, validation/ and test/ folders of such; or it is a
+    CSV file with the columns path, label, optionally split and group. Without test photos about
+    20 % of each class are set aside; a bundle that is overwritten hands its test photos on.
+    """
+    from headstart.bundle import check_output, find_bundle
+    from headstart.classifier import ImageClassifier
+    from headstart.cli import output as out
+    from headstart.recipe import choose_recipe
+
+    path = output or _name_bundle(photos)
+    check_output(path, force)
+    settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
+    chosen = choose_recipe(recipe, views=augment, **settings)
+    classifier = ImageClassifier(
+        backbone, recipe=chosen, seed=seed, runtime=runtime, group_by=group_by
+    )
+    report_epoch, earlier = [out.print_epoch], find_bundle(path)
+    with out.progress("features") as report:
+        classifier.fit(photos, test=test, earlier=earlier, progress=report, callbacks=report_epoch)
+    classifier.save(path, force=force)
+    if as_json:
+        out.print_json(describe_training(classifier, path))
+        return
+    out.print_notes(classifier.warnings, classifier.problems, classifier.flags)
+    if classifier.tuning is not None:
+        out.print_tuning(classifier.tuning)
+    if classifier.evaluation is not None:
+        out.print_evaluation(classifier.evaluation)
+    out.print_contrasts(classifier.comparison, classifier.cross_validation)
+    out.print_seconds(classifier.seconds)
+    out.stdout().print(
+        f"saved [bold]{path}[/]; try: headstart predict {shlex.quote(str(path))} PHOTOS",
+        soft_wrap=True,
+    )
+
+
+def _name_bundle(photos: Path) -> Path:
+    name = photos.name.strip(".") or photos.resolve().name
+    return Path(f"{name.removesuffix('.csv')}.headstart")
+
+
+def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
+    """The object of ``train --json``; its schema is in docs/json.md."""
+    from headstart.cli.output import list_problems
+
+    manifest = classifier.bundle.manifest
+    return {
+        "bundle": str(path),
+        "backbone": manifest["backbone"]["name"],
+        "recipe": manifest["recipe"],
+        "runtime": manifest["runtime"],
+        "samples": manifest["samples"],
+        "problems": list_problems(classifier.problems),
+        "flags": list_problems(classifier.flags),
+        "evaluation": manifest["evaluation"],
+        "validation": manifest["validation"],
+        "fine_tune": manifest["fine_tune"],
+        "comparison": manifest["comparison"],
+        "cross_validation": manifest["cross_validation"],
+        "trust": manifest["trust"],
+        "seconds": classifier.seconds,
+        "warnings": list(classifier.warnings),
+    }
