@@ -192,6 +192,78 @@ def decoding() -> list[list[str]]:
     return [header, *rows]
 
 
+def suffix() -> list[list[str]]:
+    header = ["trained", "of the multiply-adds", "photos/s", "as convolutions", "times"]
+    rows = [
+        [
+            row["depth"],
+            _percent(row, "share of multiply-adds"),
+            f"{float(row['photos/s']):.0f}",
+            f"{float(row['photos/s, convolutions']):.0f}",
+            f"{float(row['times']):.2f}",
+        ]
+        for row in read("suffix")
+    ]
+    return [header, *rows]
+
+
+def extraction() -> list[list[str]]:
+    header = ["photos", "photos/s", "runtime alone", "ratio"]
+    columns = ("photos/s", "runtime alone, photos/s")
+    rows = [
+        [row["photos"], *(f"{float(row[c]):.0f}" for c in columns), f"{float(row['ratio']):.2f}"]
+        for row in read("extraction")
+    ]
+    return [header, *rows]
+
+
+def fine_tuning_speed() -> list[list[str]]:
+    header = [
+        "network",
+        "photos",
+        "Headstart",
+        "of it extraction",
+        "plain Keras",
+        "times",
+        "ceiling",
+    ]
+    rows = [
+        [
+            row["network"],
+            row["photos"],
+            *(
+                f"{float(row[c]):.0f} s"
+                for c in ("headstart s", "of it extraction s", "plain Keras s")
+            ),
+            f"{float(row['times']):.1f}",
+            f"{float(row['ceiling by multiply-adds']):.1f}",
+        ]
+        for row in read("fine_tuning_speed")
+    ]
+    return [header, *rows]
+
+
+def out_of_fold() -> list[list[str]]:
+    header = ["photos", "settings", "cut at", "probe", "tuned", "gain in points", "MB", "s a fold"]
+    rows = []
+    for row in read("out_of_fold"):
+        gain, low, high = (100 * float(row[c]) for c in ("gain", "gain low", "gain high"))
+        held = f"{row['data']}, {row['photos']}"
+        rows.append(
+            [
+                held if row["folds"] == "5" else f"{held} (one fold of the training photos)",
+                f"`{row['settings']}`",
+                row["boundary"],
+                f"{float(row['probe']):.1%}",
+                f"{float(row['tuned']):.1%}",
+                f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]",
+                f"{float(row['MB']):.0f}",
+                f"{float(row['training s a fold']):.0f}",
+            ]
+        )
+    return [header, *rows]
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
@@ -200,9 +272,13 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "damage": damage,
     "decoding": decoding,
     "first_light": first_light,
+    "extraction": extraction,
+    "fine_tuning_speed": fine_tuning_speed,
     "float16": float16,
+    "out_of_fold": out_of_fold,
     "runtimes": runtimes,
     "squaring": squaring,
+    "suffix": suffix,
     "targets": targets,
 }
 

@@ -10,7 +10,7 @@ import pytest
 from headstart import list_boundaries, load_backbone
 from headstart.models.backbones import get_backbone
 from headstart.models.boundary import Boundary
-from headstart.testing import check_backbone, settle
+from headstart.testing import check_backbone, measure_sensitivity, settle
 
 # One per convention of preprocessing; benchmarks/backbones.py checks every row.
 ROWS = (
@@ -124,6 +124,21 @@ def test_a_runtime_that_disagrees_is_rejected(sound: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(testing, "measure_agreement", lambda *_: 2e-3)
     with pytest.raises(AssertionError, match=r"is not TensorFlow's: relative error 2\.0e-03"):
         check_backbone(sound, boundaries=())
+
+
+def test_a_chaotic_network_is_told_from_a_sound_one(sound: Any) -> None:
+    import keras
+
+    class Chaotic(keras.layers.Layer):
+        """Whoever moves a little ends elsewhere."""
+
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.sin(1e6 * inputs)
+
+    photos = keras.Input((32, 32, 3))
+    twin = keras.Model(photos, Chaotic()(keras.layers.Conv2D(4, 3)(photos)), name="chaotic")
+    assert measure_sensitivity(twin) > 0.1
+    assert measure_sensitivity(sound) < 1e-3
 
 
 def test_a_bundle_that_predicts_otherwise_is_rejected() -> None:

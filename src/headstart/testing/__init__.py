@@ -7,8 +7,16 @@ from headstart.testing.backbones import (
     check_backbone,
     measure_agreement,
     measure_bundle,
+    measure_sensitivity,
     settle,
 )
 from headstart.testing.runtimes import check_runtime
 
-__all__ = ["check_backbone", "check_runtime", "measure_agreement", "measure_bundle", "settle"]
+__all__ = [
+    "check_backbone",
+    "check_runtime",
+    "measure_agreement",
+    "measure_bundle",
+    "measure_sensitivity",
+    "settle",
+]

@@ -202,6 +202,24 @@ def measure_agreement(model: keras.Model, runtime: str) -> float:
     return max(_relative_error(*rows) for rows in zip(found, expected, strict=True))
 
 
+def measure_sensitivity(model: keras.Model) -> float:
+    """Largest relative change per photo of TensorFlow's features when pixels move by a rounding.
+
+    A deep network of random weights can be chaotic: what rounds differently, another runtime or
+    TensorFlow's own compiler, then gives other features, and a disagreement no larger than this
+    says nothing about the runtime.
+
+    Args:
+        model: A backbone.
+    """
+    photos = _make_photos(int(model.input_shape[1])).round()
+    # Half a unit in the last place of the largest pixels.
+    noise = np.random.default_rng(2).choice([-1, 1], photos.shape) * np.float32(255 * 2**-24)
+    moved = np.asarray(model(photos + noise.astype(np.float32), training=False))
+    expected = np.asarray(model(photos, training=False))
+    return max(_relative_error(*rows) for rows in zip(moved, expected, strict=True))
+
+
 def _check_runtime(model: keras.Model, runtime: str) -> None:
     error = measure_agreement(model, runtime)
     require(
