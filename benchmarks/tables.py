@@ -192,6 +192,15 @@ def decoding() -> list[list[str]]:
     return [header, *rows]
 
 
+def classic() -> list[list[str]]:
+    header = ["what", "seconds", "times faster"]
+    rows = [
+        [row["what"], f"{float(row['seconds']):.0f}", f"{float(row['times']):.1f}"]
+        for row in read("classic")
+    ]
+    return [header, *rows]
+
+
 def suffix() -> list[list[str]]:
     header = ["trained", "of the multiply-adds", "photos/s", "as convolutions", "times"]
     rows = [
@@ -268,6 +277,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
     "duplicates_worth": duplicates_worth,
+    "classic": classic,
     "coverage": coverage,
     "damage": damage,
     "decoding": decoding,
