@@ -273,6 +273,19 @@ def out_of_fold() -> list[list[str]]:
     return [header, *rows]
 
 
+def trust() -> list[list[str]]:
+    header = ["figure", "mean", "95 % of the splits"]
+    rows = [
+        [
+            row["figure"],
+            f"{float(row['mean']):.3f}",
+            f"{float(row['2.5 %']):.3f} to {float(row['97.5 %']):.3f}",
+        ]
+        for row in read("trust")
+    ]
+    return [header, *rows]
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
@@ -290,6 +303,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "squaring": squaring,
     "suffix": suffix,
     "targets": targets,
+    "trust": trust,
 }
 
 

@@ -88,9 +88,11 @@ def _show_one(name: str, as_json: bool) -> None:
     from headstart.cli import output as out
     from headstart.models.boundary import list_boundaries
     from headstart.models.loaders import load_backbone
+    from headstart.runtimes.quiet import hushed
 
     # The graph is the same whatever the weights are.
-    model = load_backbone(name, weights=None)
+    with hushed():
+        model = load_backbone(name, weights=None)
     boundaries, settings = list_boundaries(model), _list_settings(model)
     if as_json:
         size = int(model.input_shape[1])

@@ -13,6 +13,7 @@ from headstart.errors import BackboneError, BundleError, require_package
 from headstart.runtimes import shorten
 from headstart.runtimes.graphs import get_converted
 from headstart.runtimes.onnx_checks import check_graph, import_onnxruntime, limit_memory
+from headstart.runtimes.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -39,6 +40,7 @@ def convert(model: keras.Model) -> bytes:
         BackboneError: The model has operators that ONNX does not have.
     """
     require_package("tensorflow", "tf2onnx", purpose="converting a Keras model to ONNX")
+    start_tensorflow()
     import tensorflow as tf
     import tf2onnx
 
