@@ -35,6 +35,8 @@ Numbers = npt.NDArray[np.intp]
 # With fewer test photos all photos are cross-validated as well.
 ENOUGH_TESTED = 200
 _REPEATS, _FOLDS = 5, 5
+# Of more photos one division says enough, and twenty-five fits take long.
+_MOST_CROSS_VALIDATED = 5000
 
 
 @dataclass(frozen=True)
