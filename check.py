@@ -9,7 +9,8 @@ STEPS = (
     ("format", "ruff", "format", "--check", "."),
     ("lint", "ruff", "check", "."),
     ("types", "mypy"),
-    ("tests", "pytest", *sys.argv[1:]),
+    # Two processes: each uses more than a core at times, and TensorFlow's memory in both.
+    ("tests", "pytest", "-n", "2", "--dist", "loadfile", *sys.argv[1:]),
 )
 
 

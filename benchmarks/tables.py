@@ -216,6 +216,22 @@ def suffix() -> list[list[str]]:
     return [header, *rows]
 
 
+def doctor() -> list[list[str]]:
+    columns = (
+        *("AUROC", "precision", "recall", "precision at k", "suggested the truth"),
+        *("accuracy, planted", "accuracy, corrected"),
+    )
+    rows = [
+        [
+            _percent(row, "planted"),
+            f"{float(row['flags']):.0f}",
+            *(f"{float(row[c]):.3f}" if row[c] else "" for c in columns),
+        ]
+        for row in read("doctor")
+    ]
+    return [["planted", "flags", *columns], *rows]
+
+
 def extraction() -> list[list[str]]:
     header = ["photos", "photos/s", "runtime alone", "ratio"]
     columns = ("photos/s", "runtime alone, photos/s")
@@ -295,6 +311,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "damage": damage,
     "decoding": decoding,
     "first_light": first_light,
+    "doctor": doctor,
     "extraction": extraction,
     "fine_tuning_speed": fine_tuning_speed,
     "float16": float16,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.models.heads import attach_head
     from headstart.models.loaders import load_backbone
     from headstart.models.saved_model import save_saved_model
+    from headstart.training.examine import examine
     from headstart.training.library import fine_tune, make_dataset
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "ImageClassifier",
     "attach_head",
     "cut",
+    "examine",
     "extract_features",
     "fine_tune",
     "list_boundaries",
@@ -40,6 +42,7 @@ _HOMES = {
     "attach_head": "headstart.models.heads",
     "extract_features": "headstart.features.extract",
     "cut": "headstart.models.boundary",
+    "examine": "headstart.training.examine",
     "fine_tune": "headstart.training.library",
     "make_dataset": "headstart.training.library",
     "list_boundaries": "headstart.models.boundary",

@@ -143,7 +143,9 @@ class ImageClassifier(Parameters):
         from headstart.training.fit import Stopwatch, train
         from headstart.training.pack import make_bundle
         from headstart.training.rebuild import continue_from
+        from headstart.training.tuning import check_callbacks
 
+        check_callbacks(callbacks)
         recipe, stopwatch = choose_recipe(self.recipe, unfreeze=self.unfreeze), Stopwatch()
         if recipe.fine_tune is not None:
             require_package("tensorflow", "keras", purpose="fine-tuning")
@@ -250,8 +252,7 @@ class ImageClassifier(Parameters):
 
         With ``views`` above 1 the views of each photo are averaged, see `predict`.
 
-        Photos that cannot be read are left out and added to `problems`; `warnings` says so when
-        photos were trained on.
+        Unreadable photos are left out and added to `problems`; `warnings` says which were trained on.
 
         Raises:
             DatasetError: No photos, or a class that the classifier does not know.

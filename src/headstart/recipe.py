@@ -71,6 +71,13 @@ class FineTune:
         """
         if isinstance(self.learning_rates, list):  # from JSON
             object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
+        rates = self.learning_rates
+        low, high = _RANGES["learning_rate"][1:]
+        if not rates or not all(type(r) in (int, float) and low <= r <= high for r in rates):
+            raise HeadstartError(
+                f"learning_rates is {rates!r}; accepted are one or more numbers from {low:g} to "
+                f"{high:g}."
+            )
         for name, (kind, low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is None and name in ("learning_rate", "head_learning_rate"):

@@ -83,7 +83,7 @@ def test_the_json_has_the_same() -> None:
 def test_without_env_it_says_what_there_is() -> None:
     result = run()
     assert result.exit_code == 2
-    assert "headstart doctor --env" in result.stderr
+    assert "look at the environment" in " ".join(result.stderr.replace("│", "").split())
 
 
 def test_an_unknown_backbone_is_an_error_with_near_names() -> None:

@@ -449,3 +449,12 @@ def test_the_digest_follows_the_contents_only(tmp_path: Path) -> None:
     assert digest_saved_model(copy) != digest_saved_model(source)
     with pytest.raises(BackboneError, match="cannot be read"):
         digest_saved_model(tmp_path / "nothing")
+
+
+def test_the_command_shows_where_it_can_be_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    from headstart.cli.backbones import _show_one
+
+    _show_one(f"hub:{saved_models.reusable()}", False)
+    assert "boundary" in capsys.readouterr().out
+    with pytest.raises(BackboneError, match="nowhere"):
+        _show_one("hub:nowhere", False)

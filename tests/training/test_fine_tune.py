@@ -284,3 +284,19 @@ def test_fewer_right_answers_are_no_gain() -> None:
     better = np.where(np.arange(200) % 20 == 0, -0.01, 6.0)
     logits[1] = np.eye(2)[labels] * better[:, None]
     assert choose_share(logits, labels, groups, 0, (0.0, 1.0))[0] == 1.0
+
+
+@pytest.mark.parametrize("rates", [(), (-1.0,), ("a",), (True,), (1e-3, float("nan"))])
+def test_rates_that_cannot_be_swept_are_refused(rates: Any) -> None:
+    with pytest.raises(HeadstartError, match=r"learning_rates is .* one or more numbers from"):
+        FineTune(learning_rates=rates)
+
+
+def test_a_callback_of_keras_is_refused_before_any_work(digits_folder: Path) -> None:
+    callback = keras.callbacks.EarlyStopping()
+    for start in (
+        lambda: ImageClassifier(recipe=recipe()).fit(digits_folder, callbacks=[callback]),
+        lambda: headstart.fine_tune("efficientnet-lite0", digits_folder, callbacks=[callback]),
+    ):
+        with pytest.raises(HeadstartError, match="EarlyStopping is no callback of fine-tuning"):
+            start()

@@ -24,6 +24,7 @@ from headstart.training.loop import (
     measure_logits,
 )
 from headstart.training.network import Network
+from headstart.training.probe import fit_probe
 
 Arrays = list[np.ndarray]
 
@@ -292,6 +293,21 @@ def test_a_rate_that_diverges_ends_the_run_without_nan(
     position = make_run(network, source, labels, rate=1e3).finish()
     assert position.is_diverged
     assert all(np.isfinite(array).all() for array in network.get())
+
+
+def test_a_loss_that_mixup_and_smoothing_raise_is_no_divergence(
+    small: Any, source: Array, labels: np.ndarray
+) -> None:
+    settings = {"epochs": 1, "mixup": 1.0, "label_smoothing": 0.5, "dropout": 0.5}
+    network = make_network(small, **settings)
+    features = network.suffix(source.rows, training=False).numpy().mean((1, 2))
+    probe = fit_probe(features, labels, CLASSES, strengths=(100.0,))
+    network.start(network.get(), probe.kernel, probe.bias)
+    run = make_run(network, source, labels, rate=1e-9)
+    network.start(network.get(), probe.kernel, probe.bias)
+    position = run.finish()
+    assert position.history[-1]["loss"] > 0.8 * np.log(CLASSES)
+    assert not position.is_diverged
 
 
 def test_every_epoch_takes_another_view(small: Any, labels: np.ndarray) -> None:

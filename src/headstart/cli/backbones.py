@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from headstart.models.backbones import BackboneSpec
 
 # Settings of ``unfreeze`` that are shown for every backbone, where it has so many blocks or layers.
-_SETTINGS: tuple[str | int, ...] = ("last_block", "last_2_blocks", "last_3_blocks", 4, 10, 20)
+_SETTINGS: tuple[str | int, ...] = (
+    *("last_block", "last_2_blocks", "last_3_blocks", "half", 4, 10, 20),
+)
 
 
 def backbones(
@@ -86,13 +88,15 @@ def _to_json(spec: BackboneSpec) -> dict[str, Any]:
 
 def _show_one(name: str, as_json: bool) -> None:
     from headstart.cli import output as out
+    from headstart.models.backbones import parse_name
     from headstart.models.boundary import list_boundaries
     from headstart.models.loaders import load_backbone
     from headstart.runtimes.quiet import hushed
 
-    # The graph is the same whatever the weights are.
+    # The graph is the same whatever the weights are; only a SavedModel comes with its own.
+    weights = "imagenet" if parse_name(name).source == "hub" else None
     with hushed():
-        model = load_backbone(name, weights=None)
+        model = load_backbone(name, weights=weights)
     boundaries, settings = list_boundaries(model), _list_settings(model)
     if as_json:
         size = int(model.input_shape[1])

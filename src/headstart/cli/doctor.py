@@ -1,41 +1,141 @@
-"""``headstart doctor --env``: what is installed, and which runtime is fastest on this machine."""
+"""``headstart doctor``: what to look at among photos; what is installed on this machine."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.cli.options import (
+    BackboneOption,
+    ForceOption,
+    GroupByOption,
+    JsonOption,
+    RuntimeOption,
+    SeedOption,
+)
+
 if TYPE_CHECKING:
     from headstart.runtimes.measure import Choice, Measurement
+    from headstart.training.examine import Examination
 
 
 def doctor(
+    photos: Annotated[
+        Path | None,
+        typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False),
+    ] = None,
     env: Annotated[
         bool, typer.Option("--env", help="The environment: packages, machine, cache, runtimes.")
     ] = False,
-    backbone: Annotated[
-        str, typer.Option(help="What the runtimes are measured on.")
-    ] = "efficientnet-lite0",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write all findings.", show_default=False)
+    ] = None,
+    corrected: Annotated[
+        Path | None,
+        typer.Option(
+            "--apply-suggestions",
+            help="Write a new CSV of labels with the suggestions applied; touches no photo.",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="Findings shown of each kind.")] = 5,
+    group_by: GroupByOption = None,
+    backbone: BackboneOption = "efficientnet-lite0",
+    runtime: RuntimeOption = "auto",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
 ) -> None:
-    """Look at the environment: what is installed, and which runtime is fastest here.
+    """Look through labelled photos for what is wrong; or, with --env, at the environment.
 
-    Times every installed runtime, compares it with TensorFlow, and remembers the fastest that
-    agrees for the runs with the runtime auto. Takes ten to thirty seconds.
+    PHOTOS: copies within and across classes, probable wrong labels, outliers, unreadable files.
+    About half of the label flags are right in published studies: look before you change.
+
+    --env times every installed runtime, compares it with TensorFlow, and remembers the fastest
+    that agrees for the runs with the runtime auto. Takes ten to thirty seconds.
     """
+    if env:
+        show_environment(backbone, as_json)
+    elif photos is None:
+        raise typer.BadParameter(
+            "Give a folder of photos to look through, or --env to look at the environment.",
+            param_hint="PHOTOS",
+        )
+    else:
+        files = csv_file, corrected
+        settings = {"group_by": group_by, "backbone": backbone, "runtime": runtime, "seed": seed}
+        show_photos(photos, settings, files, top, as_json=as_json, force=force)
+
+
+def show_photos(
+    photos: Path,
+    settings: dict[str, Any],
+    files: tuple[Path | None, Path | None],
+    top: int,
+    *,
+    as_json: bool,
+    force: bool,
+) -> None:
+    """Examine photos, write what was asked for, and show the rest."""
+    from headstart.bundle import check_output
+    from headstart.cli import output as out
+    from headstart.training.examine import examine
+
+    table, corrected = files
+    for path in files:
+        if path is not None:
+            check_output(path, force)
+    with out.progress("features") as report:
+        found = examine(photos, progress=report, **settings)
+    changes = (0, 0)
+    if table is not None:
+        found.write_csv(table, force=force)
+    if corrected is not None:
+        changes = found.write_corrected(corrected, force=force)
+    if as_json:
+        out.print_json(_describe_examination(found, files, changes))
+        return
+    out.print_notes(found.warnings, ())
+    out.print_examination(found, top)
+    if table is not None:
+        out.stdout().print(f"wrote all findings to {table}", soft_wrap=True)
+    if corrected is not None:
+        out.stdout().print(
+            f"wrote {corrected}: {changes[0]} labels changed, {changes[1]} copies left out; try: "
+            f"headstart train {shlex.quote(str(corrected))}",
+            soft_wrap=True,
+        )
+
+
+def _describe_examination(
+    found: Examination, files: tuple[Path | None, Path | None], changes: tuple[int, int]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "photos": len(found.samples),
+        "counts": found.count(),
+        "findings": [asdict(finding) for finding in found.findings],
+        "csv": files[0],
+        "corrected": files[1],
+        "labels_changed": changes[0],
+        "photos_left_out": changes[1],
+        "warnings": list(found.warnings),
+    }
+
+
+def show_environment(backbone: str, as_json: bool) -> None:
+    """Measure the runtimes and show them with what is installed."""
     from headstart.cli import output as out
     from headstart.features.choice import measure_prefix
     from headstart.models.loaders import load_prefix
 
-    if not env:
-        raise typer.BadParameter(
-            "doctor has one examination so far, of the environment: headstart doctor --env",
-            param_hint="--env",
-        )
     environment = describe_environment()
     prefix = load_prefix(backbone)
     if not as_json:

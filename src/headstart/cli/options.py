@@ -23,6 +23,13 @@ BackboneOption = Annotated[
 RuntimeOption = Annotated[
     str, typer.Option(help="auto, onnxruntime, openvino, litert or tensorflow.")
 ]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Photos that belong together: a regular expression on paths, or a CSV's column.",
+        show_default=False,
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ViewsOption = Annotated[

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headstart.evaluation.metrics import Evaluation
     from headstart.features.extract import Progress as Report
     from headstart.predictor import Prediction
+    from headstart.training.examine import Examination
     from headstart.training.loop import Epoch
     from headstart.training.measure import Contrast
     from headstart.training.tuning import Tuning
@@ -153,6 +154,32 @@ def print_contrasts(contrasts: Iterable[Contrast], cross_validation: Estimate | 
         stdout().print(escape(shown), soft_wrap=True)
     if cross_validation is not None:
         stdout().print(f"the probe, cross-validated over all photos: {_percent(cross_validation)}")
+
+
+def print_examination(found: Examination, top: int) -> None:
+    """How many findings of each kind, then the highest of each."""
+    from headstart.training.examine import KINDS
+
+    console, counts = stdout(), found.count()
+    if not counts:
+        console.print(f"{len(found.samples)} photos, nothing to look at.")
+        return
+    print_rows(
+        ((KINDS[kind], str(count)) for kind, count in counts.items()),
+        *(f"of {len(found.samples)} photos", "found"),
+    )
+    for kind in counts:
+        if top:
+            console.print(f"\n[bold]{KINDS[kind]}[/]")
+        for finding in [f for f in found.findings if f.kind == kind][:top]:
+            says = f"{finding.score:.2f}  {finding.path}: {finding.says}"
+            console.print(f"  {escape(says)}", soft_wrap=True)
+    if counts.get("label"):
+        console.print(
+            "\nIn published studies about half of such label flags are right: look before you "
+            "change.",
+            soft_wrap=True,
+        )
 
 
 def print_epoch(epoch: Epoch) -> None:

@@ -13,6 +13,7 @@ from headstart.cli.options import (
     BackboneOption,
     EpochsOption,
     ForceOption,
+    GroupByOption,
     JsonOption,
     LearningRateOption,
     PhotosArgument,
@@ -35,13 +36,7 @@ def train(
         Path | None,
         typer.Option(help="Test photos: a folder or a CSV like PHOTOS.", show_default=False),
     ] = None,
-    group_by: Annotated[
-        str | None,
-        typer.Option(
-            help="Photos that belong together: a regular expression on paths, or a CSV's column.",
-            show_default=False,
-        ),
-    ] = None,
+    group_by: GroupByOption = None,
     recipe: RecipeOption = "probe",
     unfreeze: UnfreezeOption = None,
     epochs: EpochsOption = None,

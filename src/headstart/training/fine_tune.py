@@ -117,8 +117,9 @@ def _identify(
         "prefix": (prefix.backbone, prefix.weights_digest, prefix.boundary, prefix.image_size),
         "samples": samples,
         "validation": len(photos.validation),
+        "groups": photos.groups,
         "probe": probe.strength,
         "settings": settings,
         "seed": seed,
-        "versions": [runtime, *(version(name) for name in ("keras", "tensorflow", "numpy"))],
+        "versions": [runtime, *map(version, ("headstart", "keras", "tensorflow", "numpy"))],
     }

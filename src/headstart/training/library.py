@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.duplicates import group_photos
 from headstart.data.scan import Manifest
 from headstart.data.split import check_classes, list_folds
 from headstart.errors import BoundaryError, require_package
 from headstart.features.activations import Activations, open_activations
 from headstart.features.extract import extract_manifest, scan_photos
+from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Boundary, cut_prefix, get_boundary
 from headstart.models.heads import attach_head
 from headstart.models.loaders import load_prefix
 from headstart.recipe import choose_recipe
 from headstart.training.fine_tune import tune
 from headstart.training.probe import fit_probe
-from headstart.training.tuning import Callbacks, Options, Photos, Tuning
+from headstart.training.tuning import Callbacks, Options, Photos, Tuning, check_callbacks
 
 if TYPE_CHECKING:
     import keras
@@ -80,6 +83,7 @@ def fine_tune(
         result.model.predict(pixels)
     """
     require_package("tensorflow", "keras", "scipy", "threadpoolctl", purpose="fine-tuning")
+    check_callbacks(callbacks)
     recipe = choose_recipe("tune", **settings)
     assert recipe.fine_tune is not None  # noqa: S101 - for the type checker
     prefix, manifest = load_prefix(backbone), scan_photos(photos)
@@ -87,10 +91,13 @@ def fine_tune(
     features = extract_manifest(prefix, manifest, runtime=runtime)
     names = tuple(sorted({sample.label for sample in features.samples}))
     labels = number_labels([sample.label for sample in features.samples], names)
-    groups = tuple(sample.digest for sample in features.samples)
+    digests, named = zip(*((s.digest, s.group) for s in features.samples), strict=True)
+    groups = tuple(group_photos(digests, find_pairs(features), named))
     rows = features.array.astype(np.float32)
-    folds = list_folds(labels, groups, min(recipe.folds, int(np.bincount(labels).min())), seed)
-    probe = fit_probe(rows, labels, len(names), folds if np.bincount(labels).min() > 1 else ())
+    sizes = Counter(label for label, _ in set(zip(labels.tolist(), groups, strict=True)))
+    count = min(recipe.folds, *sizes.values())
+    folds = list_folds(labels, groups, count, seed) if count > 1 else ()
+    probe = fit_probe(rows, labels, len(names), folds)
     given = Photos(features.samples, (), groups, rows, names)
     options = Options(runtime=runtime, callbacks=callbacks)
     found = tune(prefix, given, probe, recipe.fine_tune, seed=seed, options=options)

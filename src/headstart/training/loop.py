@@ -178,8 +178,9 @@ class Run:
     def finish(self) -> Position:
         """Train to the end, or from the last checkpoint on; the network has the best weights then.
 
-        A rate that diverges (the loss is not finite, or in the last epoch above that of answering
-        at random) ends the run: the position says so, and the weights are the best before that.
+        A rate that diverges (the loss is not finite, or after the last epoch the photos that were
+        trained on are answered worse than at random) ends the run: the position says so, and the
+        weights are the best before that.
         """
         self._restore()
         batches = max(1, math.ceil(len(self.data.train) / self._settings.batch_size))
@@ -231,9 +232,8 @@ class Run:
             loss, accuracy = measure_logits(logits, data.labels[data.validation])
             position.is_diverged |= not math.isfinite(loss)
         is_last = position.epoch >= min(self.schedule.epochs, self.schedule.stop)
-        worst = math.log(self.network.num_classes)  # what answering at random costs
-        if is_last and position.loss / max(1, len(data.train)) > worst:
-            position.is_diverged = True
+        if is_last and not position.is_diverged:
+            position.is_diverged = self._has_unlearnt()
         is_better = loss is None or position.best_loss is None or loss < position.best_loss
         if is_better and not position.is_diverged:
             position.best_loss, position.best_epoch = loss, position.epoch
@@ -257,6 +257,18 @@ class Run:
         position.history.append(asdict(epoch))
         for callback in self._callbacks:
             callback(epoch)
+
+    def _has_unlearnt(self) -> bool:
+        """Whether the photos that were trained on are answered worse than at random.
+
+        Without mixup, smoothing and dropout: with few classes these raise the loss of training
+        above that of answering at random although all goes well.
+        """
+        rows = self.data.train
+        loss, _ = measure_logits(
+            compute_logits(self.network, self.data.source, rows), self.data.labels[rows]
+        )
+        return loss > math.log(self.network.num_classes)
 
     def _save(self) -> None:
         self._saved = time.monotonic()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.scan import Sample
+from headstart.errors import HeadstartError
 from headstart.features.extract import Progress
 from headstart.models.unfreeze import ParameterCount, Unfreeze
 from headstart.runtimes import AUTO
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating]
 Callbacks = Sequence[Callable[[Epoch], None]]
+
+
+def check_callbacks(callbacks: Callbacks) -> None:
+    """Refuse, before any work, what cannot be called with an `Epoch`.
+
+    Raises:
+        HeadstartError: One of them is not callable, such as a callback of Keras.
+    """
+    for callback in callbacks:
+        if not callable(callback):
+            raise HeadstartError(
+                f"{type(callback).__name__} is no callback of fine-tuning; accepted are functions "
+                "that take a headstart.training.loop.Epoch. Callbacks of Keras go with the fit of "
+                "a model of your own: headstart.attach_head."
+            )
 
 
 @dataclass(frozen=True)

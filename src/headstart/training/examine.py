@@ -1,0 +1,276 @@
+"""The photo doctor: what should be looked at in a folder of labelled photos, from one cached pass.
+
+Nothing is moved, changed or deleted: suggestions go into a new table of labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.bundle import check_output
+from headstart.data.duplicates import Pair, group_photos
+from headstart.data.scan import Manifest, Sample
+from headstart.data.split import check_classes, list_folds
+from headstart.data.table import scan_source
+from headstart.errors import DatasetError
+from headstart.evaluation.label_errors import find_label_errors, find_outliers
+from headstart.evaluation.novelty import measure_distances, normalise_rows
+from headstart.features.extract import Features, Progress, extract_manifest
+from headstart.features.near_duplicates import find_pairs
+from headstart.files import write_bytes
+from headstart.models.loaders import load_prefix
+from headstart.runtimes import AUTO, require_runtime
+from headstart.training.probe import fit_probe, hold_out, softmax
+
+KINDS = {
+    "unreadable": "files that cannot be used",
+    "corrupt": "photos that may be corrupt",
+    "duplicate": "copies within a class",
+    "duplicate across classes": "copies with different labels",
+    "duplicate across sides": "copies on different sides of the given split",
+    "label": "probable wrong labels",
+    "outlier": "photos unlike all others",
+    "class": "classes that are tiny, or dominate",
+}
+REMOVE = "remove"
+
+# Cross-validation with so many divisions into folds; their probabilities are averaged.
+_REPEATS, _FOLDS, _NEIGHBOURS = 3, 5, 5
+_TINY, _DOMINATING = 20, 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should look at.
+
+    Attributes:
+        kind: A key of `KINDS`.
+        score: Between 0 and 1: how sure, or how bad; findings of a kind are ranked by it.
+        path: The photo, or for a class its name.
+        other: The other photo of a pair, else None.
+        label: What the photo is labelled as.
+        suggestion: Another label, ``"remove"``, or None where a person has to decide.
+        says: A sentence.
+    """
+
+    kind: str
+    score: float
+    path: Path
+    other: Path | None
+    label: str
+    suggestion: str | None
+    says: str
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the doctor found.
+
+    Attributes:
+        samples: The photos that were looked at.
+        findings: By kind in the order of `KINDS`, the highest score first.
+        warnings: Sentences about the scan.
+    """
+
+    samples: tuple[Sample, ...]
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+
+    def count(self) -> dict[str, int]:
+        """Findings by kind; kinds without any are left out."""
+        found = Counter(finding.kind for finding in self.findings)
+        return {kind: found[kind] for kind in KINDS if found[kind]}
+
+    def write_csv(self, path: Path, *, force: bool = False) -> None:
+        """All findings as a table with the columns of `Finding`.
+
+        Raises:
+            OutputExistsError, HeadstartError: It exists, or cannot be written.
+        """
+        rows = ({k: "" if v is None else v for k, v in asdict(f).items()} for f in self.findings)
+        _write_table(path, list(Finding.__dataclass_fields__), rows, force)
+
+    def write_corrected(self, path: Path, *, force: bool = False) -> tuple[int, int]:
+        """A new table of labels with the suggestions applied; ``headstart train`` reads it.
+
+        Photos of a given test or validation side stay as they are: a network that corrects the
+        labels it is measured by looks better than it is.
+
+        Returns:
+            How many labels differ, and how many photos are left out.
+
+        Raises:
+            OutputExistsError, HeadstartError: It exists, or cannot be written.
+        """
+        advice = {f.path: f.suggestion for f in self.findings if f.suggestion is not None}
+        rows, changed, removed = [], 0, 0
+        for sample in self.samples:
+            is_measured = sample.side in ("test", "validation")
+            wanted = sample.label if is_measured else advice.get(sample.path, sample.label)
+            if wanted == REMOVE:
+                removed += 1
+                continue
+            changed += wanted != sample.label
+            place = {"path": sample.path.resolve(), "label": wanted}
+            rows.append({**place, "split": sample.side or "", "group": sample.group or ""})
+        _write_table(path, ["path", "label", "split", "group"], rows, force)
+        return changed, removed
+
+
+def examine(
+    photos: str | Path | Any,
+    *,
+    backbone: str = "efficientnet-lite0",
+    runtime: str = AUTO,
+    group_by: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Examination:
+    """Look through labelled photos: copies, probable wrong labels, outliers, unreadable files.
+
+    Args:
+        photos: A folder with one folder per class, a CSV file or a DataFrame, as for training.
+        backbone: Whose features are used.
+        runtime: What computes them.
+        group_by: As in `ImageClassifier`; photos of a group are held out together.
+        seed: Of the folds.
+        progress: Called with ``(done, all)`` photos.
+
+    Raises:
+        HeadstartError: One of its kinds, with what to do.
+
+    Example::
+
+        found = headstart.examine("photos/")
+        found.count()
+        found.write_corrected("corrected.csv")
+    """
+    require_runtime(runtime)
+    manifest = scan_source(photos, group_by)
+    check_classes(manifest)
+    prefix = load_prefix(backbone)
+    features = extract_manifest(prefix, manifest, runtime=runtime, progress=progress)
+    if len({sample.label for sample in features.samples}) < 2:
+        raise DatasetError(
+            f"Fewer than two classes have photos that can be read; {len(features.problems)} files "
+            "cannot be used."
+        )
+    pairs = find_pairs(features)
+    findings = [
+        *_find_unreadable(manifest, features),
+        *_find_copies(features.samples, pairs),
+        *_find_labels(features, pairs, seed),
+        *_find_classes(features.samples),
+    ]
+    order = list(KINDS)
+    findings.sort(key=lambda f: (order.index(f.kind), -f.score, str(f.path)))
+    return Examination(features.samples, tuple(findings), manifest.warnings)
+
+
+def _find_unreadable(manifest: Manifest, features: Features) -> Iterator[Finding]:
+    for kind, found in (("unreadable", features.problems), ("corrupt", features.flags)):
+        label_of = {sample.path: sample.label for sample in manifest.samples}
+        for problem in found:
+            label = label_of.get(problem.path, "")
+            yield Finding(kind, 1.0, problem.path, None, label, None, problem.reason)
+
+
+def _find_copies(samples: Sequence[Sample], pairs: Sequence[Pair]) -> Iterator[Finding]:
+    """Each photo is paired with the first of its copies; equal bytes before near ones."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        before = first.setdefault(sample.digest, sample)
+        if before is not sample:
+            yield _describe_pair(before, sample, 1.0, "the same bytes")
+    for pair in pairs:
+        one, other = samples[pair.row], samples[pair.other]
+        if one.digest != other.digest:
+            yield _describe_pair(one, other, min(pair.similarity, 1.0), f"near ({pair.kind})")
+
+
+def _describe_pair(one: Sample, other: Sample, score: float, how: str) -> Finding:
+    kind, suggestion = "duplicate", REMOVE if score == 1.0 else None
+    says = f"{how} as {one.path.name}" if score == 1.0 else f"{how} to {one.path.name}"
+    if one.label != other.label:
+        kind, suggestion = "duplicate across classes", None
+        says += f", which is labelled {one.label}"
+    elif one.side != other.side:
+        kind, suggestion = "duplicate across sides", None
+        says += f", which is on the side {one.side}"
+    return Finding(kind, score, other.path, one.path, other.label, suggestion, says)
+
+
+def _find_labels(features: Features, pairs: Sequence[Pair], seed: int) -> Iterator[Finding]:
+    samples, rows = features.samples, features.array.astype(np.float32)
+    names = tuple(sorted({sample.label for sample in samples}))
+    labels = np.array([names.index(sample.label) for sample in samples], np.intp)
+    named = [sample.group for sample in samples]
+    groups = group_photos([sample.digest for sample in samples], pairs, named)
+    odds = hold_out_probabilities(rows, labels, groups, len(names), seed)
+    if odds is not None:
+        found = find_label_errors(odds, labels)
+        for row in np.flatnonzero(found.flagged):
+            other, label = names[found.suggestions[row]], samples[row].label
+            ours, theirs = odds[row, labels[row]], odds[row, found.suggestions[row]]
+            says = f"looks like {other} ({theirs:.0%}) rather than {label} ({ours:.0%})"
+            score = float(found.suspicion[row])
+            yield Finding("label", score, samples[row].path, None, label, other, says)
+    unit = normalise_rows(rows)
+    near = min(_NEIGHBOURS, max(1, len(set(groups)) - 1))
+    distances = measure_distances(unit, unit, neighbours=near, groups=(groups, groups))
+    flagged, scores = find_outliers(distances)
+    for row in np.flatnonzero(flagged):
+        sample, says = samples[row], "far from every other photo"
+        yield Finding("outlier", float(scores[row]), sample.path, None, sample.label, None, says)
+
+
+def hold_out_probabilities(
+    rows: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.intp],
+    groups: Sequence[str],
+    num_classes: int,
+    seed: int,
+) -> npt.NDArray[np.floating] | None:
+    """``(sample, class)`` by heads that have not seen the sample; None where there are too few.
+
+    The mean over several divisions into folds, at the strength that the first of them chooses.
+    """
+    pairs = set(zip(labels.tolist(), groups, strict=True))
+    fewest = min(Counter(label for label, _ in pairs).values())
+    if fewest < 2:
+        return None
+    count = min(_FOLDS, fewest)
+    repeats = [list(list_folds(labels, groups, count, seed + turn)) for turn in range(_REPEATS)]
+    strength = fit_probe(rows, labels, num_classes, repeats[0]).strength
+    logits = hold_out(rows, labels, num_classes, repeats, strength)
+    return np.asarray(softmax(logits.astype(np.float64)).mean(0))
+
+
+def _find_classes(samples: Sequence[Sample]) -> Iterator[Finding]:
+    counts = Counter(sample.label for sample in samples)
+    usual = float(np.median(list(counts.values())))
+    for label, count in sorted(counts.items()):
+        if count < _TINY:
+            says = f"{count} photos; figures on fewer than {_TINY} are rough, more would help most"
+            yield Finding("class", 1 - count / _TINY, Path(label), None, label, None, says)
+        elif count > _DOMINATING * usual:
+            says = f"{count} photos, more than ten times as many as the usual class ({usual:.0f})"
+            yield Finding("class", 1 - usual / count, Path(label), None, label, None, says)
+
+
+def _write_table(path: Path, columns: list[str], rows: Any, force: bool) -> None:
+    check_output(path, force)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode(errors="surrogateescape"))
