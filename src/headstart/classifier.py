@@ -252,7 +252,7 @@ class ImageClassifier(Parameters):
 
         With ``views`` above 1 the views of each photo are averaged, see `predict`.
 
-        Unreadable photos are left out and added to `problems`; `warnings` says which were trained on.
+        Unreadable photos are left out and added to `problems`; `warnings` counts trained ones.
 
         Raises:
             DatasetError: No photos, or a class that the classifier does not know.
