@@ -74,7 +74,7 @@ def measure_distances(
             passed over. A sample without any other gets 2.
 
     >>> square = np.eye(4, dtype=np.float32)
-    >>> measure_distances(square[:1], square, neighbours=2).round(3).tolist()
+    >>> [round(float(d), 3) for d in measure_distances(square[:1], square, neighbours=2)]
     [1.414]
     """
     found = np.empty(len(features), np.float32)
