@@ -91,6 +91,35 @@ def targets() -> list[list[str]]:
     return [header, *(row for row, is_aimed in zip(rows, aimed, strict=True) if is_aimed)]
 
 
+def suggest() -> list[list[str]]:
+    rows = [
+        [
+            row["photos"],
+            row["labelled"],
+            f"{float(row['accuracy before']):.1f}%",
+            row["chosen by"],
+            f"{float(row['gain']):+.2f} ± {float(row['± (standard error)']):.2f}",
+            f"{float(row['over random']):+.2f} ± {float(row['± (standard error of it)']):.2f}",
+        ]
+        for row in read("suggest")
+    ]
+    return [["photos", "labelled", "accuracy", "chosen by", "gain", "more than random"], *rows]
+
+
+def quality() -> list[list[str]]:
+    kinds = ("blurred", "dark", "blank")
+    rows = [
+        [
+            row["photos"],
+            f"{float(row['blur, share of the side']):.1%}",
+            f"{float(row['light']):.0%}",
+            *(f"{float(row[kind]):.1%}" for kind in kinds),
+        ]
+        for row in read("quality")
+    ]
+    return [["photos", "blur", "light", *kinds], *rows]
+
+
 def duplicates() -> list[list[str]]:
     rows = [
         [
@@ -303,6 +332,8 @@ def trust() -> list[list[str]]:
 
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
+    "suggest": suggest,
+    "quality": quality,
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
     "duplicates_worth": duplicates_worth,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models import saved_models
 from models.keras_files import write_legacy
 from test_lazy import HEAVY, loaded, run
 
@@ -110,6 +111,10 @@ def test_a_second_run_needs_no_tensorflow(
 
 def test_kerashub(digits_folder: Path, tmp_path: Path, preset: Path) -> None:
     check(f"kerashub:{preset}", digits_folder, tmp_path / "a.headstart")
+
+
+def test_a_saved_model(digits_folder: Path, tmp_path: Path) -> None:
+    check(f"hub:{saved_models.reusable()}", digits_folder, tmp_path / "a.headstart")
 
 
 def test_a_local_model(digits_folder: Path, tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ ROWS = {
     **dict.fromkeys(("errors", "files"), 0),
     "recipe": 1,
     **dict.fromkeys(("data", "models", "runtimes", "engines", "evaluation"), 2),
-    **dict.fromkeys(("bundle", "parameters"), 3),
+    **dict.fromkeys(("bundle", "parameters", "runs"), 3),
     "features": 4,
-    **dict.fromkeys(("training", "export", "explain", "predictor"), 5),
-    "classifier": 6,
+    **dict.fromkeys(("training", "export", "explain", "predictor", "answers"), 5),
+    "suggestions": 6,
+    **dict.fromkeys(("classifier", "report"), 6),
     **dict.fromkeys(("cli", "server", "testing"), 7),
     **dict.fromkeys(("", "__main__"), 8),  # the face, and python -m headstart
 }
@@ -46,13 +47,19 @@ HOMES = {
     "simplejpeg": ("data.damage",),
     "tensorflow": KERAS_HOMES,
     "keras": KERAS_HOMES,
-    "onnx": ("runtimes.onnx_runtime", "models.efficientnet_lite.onnx_network"),
+    "onnx": (
+        "runtimes.onnx_runtime",
+        "runtimes.onnx_maps",
+        "models.efficientnet_lite.onnx_network",
+    ),
     "onnxruntime": ("runtimes.onnx_runtime", "runtimes.onnx_checks"),
     "openvino": ("runtimes.openvino_runtime",),
     "ai_edge_litert": ("runtimes.litert_runtime",),
     "tf2onnx": ("runtimes.onnx_runtime",),
     "scipy": ("training.",),
-    "sklearn": ("parameters", "cli.demo"),
+    "sklearn": ("parameters", "cli.demo", "evaluation.selection"),
+    "jinja2": ("evaluation.pages.",),
+    "matplotlib": ("evaluation.pages.",),
     "typer": ("cli.",),
     "rich": ("cli.",),
     "pickle": ("models.efficientnet_lite.weights",),
@@ -68,7 +75,16 @@ HOMES = {
 # Slow to import, or not always installed: only inside functions.
 LAZY = {
     *("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "scipy", "sklearn"),
-    *("pillow_heif", "simplejpeg", "openvino", "ai_edge_litert", "requests", "filelock"),
+    *(
+        "jinja2",
+        "matplotlib",
+        "pillow_heif",
+        "simplejpeg",
+        "openvino",
+        "ai_edge_litert",
+        "requests",
+        "filelock",
+    ),
 }
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "manager", "misc"}
@@ -302,6 +318,8 @@ MOST_FILE_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS, MOST_RETURNS = 350, 60, 6
 LARGER_FILES: dict[str, str] = {}
 LARGER_FUNCTIONS: dict[str, str] = {
     "cli.doctor.doctor": "a parameter is an option of the command",
+    "cli.explain.explain": "a parameter is an option of the command",
+    "cli.suggest.suggest": "a parameter is an option of the command",
     "cli.predict.predict": "a parameter is an option of the command",
     "cli.train.train": "a parameter is an option of the command",
     "classifier.fit": "one call is one training; its settings are given by keyword",

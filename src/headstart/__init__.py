@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headstart.classifier import ImageClassifier, load
     from headstart.errors import HeadstartError
+    from headstart.explain import Explainer
     from headstart.features.extract import extract_features
     from headstart.models.boundary import cut, list_boundaries
     from headstart.models.heads import attach_head
     from headstart.models.loaders import load_backbone
     from headstart.models.saved_model import save_saved_model
+    from headstart.report import write_report
+    from headstart.suggestions import suggest_photos
     from headstart.training.examine import examine
     from headstart.training.library import fine_tune, make_dataset
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Explainer",
     "HeadstartError",
     "ImageClassifier",
     "attach_head",
@@ -34,9 +38,12 @@ __all__ = [
     "load_backbone",
     "make_dataset",
     "save_saved_model",
+    "suggest_photos",
+    "write_report",
 ]
 
 _HOMES = {
+    "Explainer": "headstart.explain",
     "HeadstartError": "headstart.errors",
     "ImageClassifier": "headstart.classifier",
     "attach_head": "headstart.models.heads",
@@ -49,6 +56,8 @@ _HOMES = {
     "load": "headstart.classifier",
     "load_backbone": "headstart.models.loaders",
     "save_saved_model": "headstart.models.saved_model",
+    "suggest_photos": "headstart.suggestions",
+    "write_report": "headstart.report",
 }
 
 

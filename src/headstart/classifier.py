@@ -7,35 +7,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from headstart.answers import Answers, Photos
 from headstart.bundle import Bundle, load_bundle, save_bundle
-from headstart.data.labelled import list_photos, scan_labelled, unpack_dataset
+from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Problem
 from headstart.data.table import scan_source
 from headstart.errors import HeadstartError, require_package
 from headstart.evaluation.intervals import Estimate
 from headstart.evaluation.metrics import Evaluation
-from headstart.evaluation.trust import COVERAGE
 from headstart.parameters import Parameters
 from headstart.predictor import Predictor, describe_trained, evaluate_manifest
 from headstart.recipe import Recipe, choose_recipe
+from headstart.runs import Run, save_run
 from headstart.runtimes import AUTO, require_runtime
 
 if TYPE_CHECKING:
     import keras
 
     from headstart.features.extract import Progress
-    from headstart.training.measure import Contrast, Mistake
+    from headstart.training.measure import Answer, Contrast
     from headstart.training.tuning import Callbacks, Tuning
 
-Photos = str | Path | Sequence[Any]
+# What a training gives and a classifier has under the same name.
+_TAKEN = (
+    *("tuning", "comparison", "cross_validation", "evaluation", "mistakes"),
+    *("problems", "flags", "warnings"),
+)
 
 # In a notebook: one row of thumbnails.
 _SHOWN_MISTAKES = 8
 
 
-class ImageClassifier(Parameters):
+class ImageClassifier(Answers, Parameters):
     """An image classifier on a pretrained, frozen backbone.
 
     Args:
@@ -71,8 +75,6 @@ class ImageClassifier(Parameters):
         clf.save("photos.headstart")
     """
 
-    classes_: npt.NDArray[np.str_]
-
     def __init__(
         self,
         backbone: str | keras.Model = "efficientnet-lite0",
@@ -90,7 +92,7 @@ class ImageClassifier(Parameters):
         self.runtime = runtime
         self.group_by = group_by
         self.evaluation: Evaluation | None = None
-        self.mistakes: tuple[Mistake, ...] = ()
+        self.mistakes: tuple[Answer, ...] = ()
         self.problems: tuple[Problem, ...] = ()
         self.flags: tuple[Problem, ...] = ()
         self.warnings: tuple[str, ...] = ()
@@ -99,6 +101,7 @@ class ImageClassifier(Parameters):
         self.comparison: tuple[Contrast, ...] = ()
         self.cross_validation: Estimate | None = None
         self._bundle: Bundle | None = None
+        self._run: Run | None = None
         self._predictor: Predictor | None = None
         self._model: keras.Model | None = None
 
@@ -143,6 +146,7 @@ class ImageClassifier(Parameters):
         from headstart.training.fit import Stopwatch, train
         from headstart.training.pack import make_bundle
         from headstart.training.rebuild import continue_from
+        from headstart.training.record import make_run
         from headstart.training.tuning import check_callbacks
 
         check_callbacks(callbacks)
@@ -171,81 +175,17 @@ class ImageClassifier(Parameters):
             progress=progress,
             callbacks=callbacks,
         )
-        self.tuning, self.comparison = training.tuning, training.comparison
-        self.cross_validation = training.cross_validation
-        self.evaluation, self.mistakes = training.evaluation, training.mistakes
-        self.problems, self.warnings = training.problems, training.warnings
-        self.flags = training.flags
+        for name in _TAKEN:
+            setattr(self, name, getattr(training, name))
         self._bundle = make_bundle(prefix, training, recipe, self.seed)
         self.classes_ = np.array(training.class_names)
         self._predictor = self._model = None
         self.seconds = stopwatch.report()
+        sources = {"photos": X if y is None else None, "test": test, "group_by": self.group_by}
+        self._run = make_run(training, self._bundle, self.seconds, sources)
         return self
 
     # ---- using
-
-    def predict(self, X: Photos, *, views: int = 1) -> npt.NDArray[np.str_]:
-        """``(photo,)`` class names.
-
-        Args:
-            X: Photos: paths, encoded bytes, Pillow images or uint8 arrays; a single path, or a
-                folder, counts as a list of its photos.
-            views: Views of each photo that are averaged, see `headstart.predictor.Predictor`.
-
-        Raises:
-            HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
-        """
-        best = self.predict_proba(X, views=views).argmax(
-            1
-        )  # first, because it says when fit was not called
-        names: npt.NDArray[np.str_] = self.classes_[best]
-        return names
-
-    def predict_proba(self, X: Photos, *, views: int = 1) -> npt.NDArray[np.float32]:
-        """``(photo, class)`` probabilities, columns in the order of `classes_`.
-
-        Args:
-            X: Photos, see `predict`.
-            views: Likewise.
-
-        Raises:
-            HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
-        """
-        rows: list[npt.NDArray[np.float32]] = []
-        predictor = self.predictor if views == 1 else Predictor(self.bundle, views=views)
-        for prediction in predictor.predict(list_photos(X)):
-            if prediction.problem is not None:
-                shown = prediction.item if isinstance(prediction.item, (str, Path)) else len(rows)
-                raise HeadstartError(
-                    f"Photo {shown} cannot be predicted: {prediction.problem}. To go on past such "
-                    "photos use classifier.predictor.predict, which gives the reason per photo."
-                )
-            rows.append(prediction.probabilities)
-        return np.array(rows, np.float32).reshape(len(rows), len(self.classes_))
-
-    def predict_sets(self, X: Photos, *, coverage: float = COVERAGE) -> list[tuple[str, ...]]:
-        """For each photo the classes among which the truth is, the most probable first.
-
-        Args:
-            X: Photos, see `predict`.
-            coverage: Share of the sets that shall hold the truth: 0.8, 0.9, 0.95 or 0.99.
-
-        Raises:
-            HeadstartError: A photo cannot be read, no thresholds were fitted (too few training
-                photos), or `fit` was not called.
-        """
-        predictor = Predictor(self.bundle, coverage=coverage)
-        if predictor.trust is None:
-            raise HeadstartError(
-                "This classifier has no prediction sets: it was trained on too few photos, or by "
-                "an earlier Headstart. Train it again, on 20 photos or more."
-            )
-        found: list[tuple[str, ...]] = []
-        for prediction in predictor.predict(list_photos(X)):
-            if prediction.prediction_set is None:
-                raise HeadstartError(f"Photo {len(found)} cannot be read: {prediction.problem}.")
-            found.append(prediction.prediction_set)
-        return found
 
     def evaluate(self, photos: str | Path | Any, *, views: int = 1) -> Evaluation:
         """Measure on labelled photos: a folder with one folder per class, or a table.
@@ -263,17 +203,6 @@ class ImageClassifier(Parameters):
         self.problems = problems
         self.warnings = (*manifest.warnings, *describe_trained(self.bundle, manifest))
         return evaluation
-
-    def score(self, X: Photos, y: Sequence[Any]) -> float:
-        """Accuracy on photos with labels, as scikit-learn's scorers expect it."""
-        return float((self.predict(X) == np.asarray(y, str)).mean())
-
-    @property
-    def predictor(self) -> Predictor:
-        """Predicts photo by photo, with reasons for those that cannot be read."""
-        if self._predictor is None:
-            self._predictor = Predictor(self.bundle)
-        return self._predictor
 
     @property
     def bundle(self) -> Bundle:
@@ -318,6 +247,17 @@ class ImageClassifier(Parameters):
         """
         save_bundle(Path(path), self.bundle.manifest, self.bundle.members, force=force)
         return Path(path)
+
+    def save_run(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write the record of the training as a folder; returns its path.
+
+        Raises:
+            OutputExistsError: It exists and ``force`` is not set.
+            HeadstartError: It cannot be written, or `fit` was not called on this object.
+        """
+        if self._run is None:
+            raise HeadstartError("Only what was trained here has a record; call fit(photos) first.")
+        return save_run(self._run, Path(folder), force=force)
 
     def __repr__(self) -> str:
         changed = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())

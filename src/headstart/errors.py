@@ -11,6 +11,7 @@ The tree::
     ├── RuntimeMismatchError        a runtime disagrees with the reference
     ├── CacheError                  the activation cache cannot be read or written
     ├── BundleError                 a bundle is damaged, foreign, or not a bundle
+    ├── RunError                    the record of a training is not there, or damaged
     └── OutputExistsError           writing would overwrite something; ``--force`` allows it
 
 Lower-level errors (Pillow's, the operating system's, SQLite's) are translated into these at the
@@ -60,6 +61,10 @@ class BundleError(HeadstartError):
     """The file is not a bundle, is damaged, or was written by a newer Headstart."""
 
 
+class RunError(HeadstartError):
+    """The folder is not the record of a run, or is damaged."""
+
+
 class OutputExistsError(HeadstartError):
     """The output exists already and overwriting was not asked for."""
 
@@ -72,6 +77,8 @@ _EXTRAS = {
     "scipy": "cpu",
     "sklearn": "cpu",
     "simplejpeg": "cpu",
+    "jinja2": "cpu",
+    "matplotlib": "cpu",
     "pillow_heif": "heic",
     "ai_edge_litert": "litert",
     "openvino": "openvino",

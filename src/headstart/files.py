@@ -134,6 +134,21 @@ def sweep_temporary(path: Path) -> None:
                         Path(entry.path).unlink()
 
 
+def make_folder(path: Path) -> Path:
+    """A folder to write into, with those around it; it may be there already.
+
+    Raises:
+        HeadstartError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HeadstartError(
+            f"{path} cannot be made a folder: {error.strerror or error}. Choose another with -o."
+        ) from error
+    return path
+
+
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
     """Write a whole file atomically, one part after the other; see `atomic_write`."""
     with atomic_write(path) as file:

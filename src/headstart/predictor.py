@@ -183,9 +183,20 @@ class Predictor:
                 f"The graph of {self.bundle.path} gives {rows.shape[1:]} probabilities for "
                 f"{len(self.class_names)} classes."
             )
-        if not rest or self._references is None or self.trust is None:
-            return rows
-        (features,) = rest
+        novelties = self.measure_novelty(rest[0]) if rest else None
+        return rows if novelties is None else np.column_stack([rows, novelties])
+
+    def measure_novelty(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+        """``(photo,)`` distance from the training photos, as a multiple of what is usual.
+
+        Args:
+            features: ``(photo, feature)`` what the graph gives, of any length.
+
+        Raises:
+            BundleError: The bundle's own features have another width.
+        """
+        if self._references is None or self.trust is None:
+            return None
         if features.shape[1:] != self._references.shape[1:]:
             raise BundleError(
                 f"The graph of {self.bundle.path} gives {features.shape[1:]} features; its "
@@ -193,7 +204,7 @@ class Predictor:
             )
         neighbours = self.trust.neighbours
         distances = measure_distances(features, self._references, neighbours=neighbours)
-        return np.column_stack([rows, distances / np.float32(self.trust.novelty_limit)])
+        return np.asarray(distances / np.float32(self.trust.novelty_limit), np.float32)
 
     def _list_views(self, images: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
         for number in range(1, self.views):

@@ -239,7 +239,7 @@ def test_train_prints_the_figures(run: Any, digits_folder: Path, elsewhere: Path
     # The name of the bundle comes from the folder's.
     written = elsewhere / f"{digits_folder.name}.headstart"
     assert f"saved {written.name}" in done.stdout
-    assert list(elsewhere.iterdir()) == [written]
+    assert set(elsewhere.iterdir()) == {written, written.with_suffix(".run")}
 
 
 def test_an_output_is_not_overwritten(run: Any, digits_folder: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from headstart.cli.commands import app
-from headstart.cli.doctor import describe_environment, get_memory_bytes
 from headstart.features import choice as choosing
 from headstart.models.loaders import load_prefix
+from headstart.runtimes.environment import describe_environment, get_memory_bytes
 from headstart.runtimes.measure import Choice, Measurement, recall_choice
 
 pytestmark = pytest.mark.usefixtures("empty_cache")

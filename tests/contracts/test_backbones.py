@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from models import saved_models
 
 from headstart import list_boundaries, load_backbone
-from headstart.models.backbones import get_backbone
+from headstart.models.backbones import BACKBONES, get_backbone
 from headstart.models.boundary import Boundary
 from headstart.testing import check_backbone, measure_sensitivity, settle
 
@@ -21,6 +23,9 @@ ROWS = (
     "keras:efficientnet_b0",
     "keras:convnext_tiny",
 )
+
+# Of further conventions, as far as the preprocessing and two cuts go: these networks are deep.
+DEEP_ROWS = ("keras:densenet121", "keras:efficientnet_v2_s")
 
 
 def load(name: str, size: int = 32) -> Any:
@@ -38,6 +43,37 @@ def some(model: Any, count: int = 4) -> tuple[Boundary, ...]:
 def test_rows_keep_the_contract(name: str) -> None:
     model = load(name)
     check_backbone(model, get_backbone(name).preprocessing, boundaries=some(model))
+
+
+@pytest.mark.parametrize("name", DEEP_ROWS)
+def test_rows_of_deep_networks_keep_the_contract(name: str) -> None:
+    model = load(name)
+    kind = get_backbone(name).preprocessing
+    check_backbone(model, kind, boundaries=some(model, 2), runtimes=(), with_bundle=False)
+
+
+def test_every_convention_of_the_catalogue_is_checked() -> None:
+    checked = {get_backbone(name).preprocessing for name in (*ROWS, *DEEP_ROWS)}
+    assert checked == {spec.preprocessing for spec in BACKBONES.values()}
+
+
+def test_a_saved_model_keeps_the_contract() -> None:
+    model = load_backbone(f"hub:{saved_models.reusable()}")
+    # TensorFlow's graph is not looked into: what is within it is no boundary.
+    assert [cut.name for cut in list_boundaries(model)][-1] == "saved_model"
+    check_backbone(model)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_local_file_keeps_the_contract(tmp_path: Path) -> None:
+    import keras
+
+    photos = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255)(photos)
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3, strides=2)(x))
+    keras.Model(photos, keras.layers.Conv2D(16, 3)(x)).save(tmp_path / "mine.keras")
+    model = load_backbone(f"local:{tmp_path / 'mine.keras'}")
+    check_backbone(model, "unit")
 
 
 @pytest.fixture(scope="module")

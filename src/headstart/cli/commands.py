@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from headstart.cli.backbones import backbones
 from headstart.cli.cache import cache_app
 from headstart.cli.doctor import doctor
+from headstart.cli.explain import explain
 from headstart.cli.options import (
     BackboneOption,
     ForceOption,
@@ -22,6 +23,8 @@ from headstart.cli.options import (
     SeedOption,
 )
 from headstart.cli.predict import evaluate, predict
+from headstart.cli.report import compare, report
+from headstart.cli.suggest import suggest
 from headstart.cli.train import train
 
 
@@ -152,5 +155,8 @@ def features(
     )
 
 
-for command in (demo, train, predict, evaluate, doctor, features, backbones):
+for command in (
+    *(demo, train, predict, evaluate, explain, report, compare),
+    *(doctor, suggest, features, backbones),
+):
     app.command()(command)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +19,7 @@ from headstart.cli.options import (
 
 if TYPE_CHECKING:
     from headstart.runtimes.measure import Choice, Measurement
-    from headstart.training.examine import Examination
+    from headstart.training.findings import Examination
 
 
 def doctor(
@@ -35,6 +32,10 @@ def doctor(
     ] = False,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write all findings.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a page with the photos.", show_default=False),
     ] = None,
     corrected: Annotated[
         Path | None,
@@ -68,7 +69,7 @@ def doctor(
             param_hint="PHOTOS",
         )
     else:
-        files = csv_file, corrected
+        files = {"csv": csv_file, "html": html, "corrected": corrected}
         settings = {"group_by": group_by, "backbone": backbone, "runtime": runtime, "seed": seed}
         show_photos(photos, settings, files, top, as_json=as_json, force=force)
 
@@ -76,7 +77,7 @@ def doctor(
 def show_photos(
     photos: Path,
     settings: dict[str, Any],
-    files: tuple[Path | None, Path | None],
+    files: dict[str, Path | None],
     top: int,
     *,
     as_json: bool,
@@ -87,34 +88,43 @@ def show_photos(
     from headstart.cli import output as out
     from headstart.training.examine import examine
 
-    table, corrected = files
-    for path in files:
+    for path in files.values():
         if path is not None:
             check_output(path, force)
     with out.progress("features") as report:
         found = examine(photos, progress=report, **settings)
-    changes = (0, 0)
-    if table is not None:
-        found.write_csv(table, force=force)
-    if corrected is not None:
-        changes = found.write_corrected(corrected, force=force)
+    changes = _write_files(found, files, photos.name, force)
     if as_json:
         out.print_json(_describe_examination(found, files, changes))
         return
     out.print_notes(found.warnings, ())
     out.print_examination(found, top)
-    if table is not None:
-        out.stdout().print(f"wrote all findings to {table}", soft_wrap=True)
-    if corrected is not None:
+    for path, what in ((files["csv"], "all findings"), (files["html"], "a page of the photos")):
+        if path is not None:
+            out.stdout().print(f"wrote {what} to {path}", markup=False, soft_wrap=True)
+    if files["corrected"] is not None:
         out.stdout().print(
-            f"wrote {corrected}: {changes[0]} labels changed, {changes[1]} copies left out; try: "
-            f"headstart train {shlex.quote(str(corrected))}",
+            f"wrote {files['corrected']}: {changes[0]} labels changed, {changes[1]} copies left "
+            f"out; try: headstart train {shlex.quote(str(files['corrected']))}",
+            markup=False,
             soft_wrap=True,
         )
 
 
+def _write_files(
+    found: Examination, files: dict[str, Path | None], title: str, force: bool
+) -> tuple[int, int]:
+    """Labels changed and photos left out in the new table of labels."""
+    table, page, corrected = files["csv"], files["html"], files["corrected"]
+    if table is not None:
+        found.write_csv(table, force=force)
+    if page is not None:
+        found.write_html(page, title=title or "photos", force=force)
+    return (0, 0) if corrected is None else found.write_corrected(corrected, force=force)
+
+
 def _describe_examination(
-    found: Examination, files: tuple[Path | None, Path | None], changes: tuple[int, int]
+    found: Examination, files: dict[str, Path | None], changes: tuple[int, int]
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -122,8 +132,7 @@ def _describe_examination(
         "photos": len(found.samples),
         "counts": found.count(),
         "findings": [asdict(finding) for finding in found.findings],
-        "csv": files[0],
-        "corrected": files[1],
+        **files,
         "labels_changed": changes[0],
         "photos_left_out": changes[1],
         "warnings": list(found.warnings),
@@ -154,56 +163,14 @@ def show_environment(backbone: str, as_json: bool) -> None:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions (None where not installed), machine, and cache; nothing heavy is imported."""
-    from headstart import __version__
+    """What is installed, the machine, and the cache; nothing heavy is imported."""
     from headstart.features.maintenance import describe_cache
     from headstart.files import cache_folder
-    from headstart.runtimes.measure import describe_machine
+    from headstart.runtimes import environment
 
-    return {
-        "python": platform.python_version(),
-        "headstart": __version__,
-        "packages": _list_versions(),
-        "machine": describe_machine(),
-        "cores": os.cpu_count(),
-        "memory_bytes": get_memory_bytes(),
-        "cache": {
-            "folder": str(cache_folder()),
-            "bytes": sum(space["bytes"] for space in describe_cache()),
-        },
-    }
-
-
-def _list_versions() -> dict[str, str | None]:
-    """Version by package; None where it is not installed."""
-    import importlib.util
-
-    from headstart.runtimes import RUNTIMES, get_version
-
-    names = ("tensorflow", "keras", *(runtime.packages[0] for runtime in RUNTIMES.values()))
-    return {
-        name: get_version(name) if importlib.util.find_spec(name) else None
-        for name in dict.fromkeys(names)
-    }
-
-
-def get_memory_bytes() -> int | None:
-    """The machine's memory, or None where the system does not tell."""
-    if sys.platform == "win32":
-        return _get_windows_memory()
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
-
-
-def _get_windows_memory() -> int | None:  # pragma: no cover
-    import ctypes
-
-    kilobytes = ctypes.c_ulonglong()
-    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
-    found = kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
-    return kilobytes.value * 1024 if found else None
+    cached = sum(space["bytes"] for space in describe_cache())
+    cache = {"folder": str(cache_folder()), "bytes": cached}
+    return {**environment.describe_environment(), "cache": cache}
 
 
 def _print_environment(environment: dict[str, Any]) -> None:

@@ -42,11 +42,23 @@ def list_inputs(patterns: Iterable[str]) -> Iterator[Input]:
         HeadstartError: A pattern matches nothing, or is empty.
     """
     for pattern in patterns:
+        problems: list[Problem] = []
+        yield from (Input(path) for path in list_files(expand_patterns([pattern]), problems))
+        yield from (Input(problem.path, problem.reason) for problem in problems)
+
+
+def expand_patterns(patterns: Iterable[str]) -> list[Path]:
+    """Files and folders that are meant, in order.
+
+    Raises:
+        HeadstartError: A pattern matches nothing, or is empty.
+    """
+    paths: list[Path] = []
+    for pattern in patterns:
         if not pattern:
             raise HeadstartError('An empty path was given. Write "." for the current folder.')
-        problems: list[Problem] = []
-        yield from (Input(path) for path in list_files(_expand(pattern), problems))
-        yield from (Input(problem.path, problem.reason) for problem in problems)
+        paths += _expand(pattern)
+    return paths
 
 
 def _expand(pattern: str) -> list[Path]:

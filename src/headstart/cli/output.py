@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headstart.evaluation.metrics import Evaluation
     from headstart.features.extract import Progress as Report
     from headstart.predictor import Prediction
-    from headstart.training.examine import Examination
+    from headstart.training.findings import Examination
     from headstart.training.loop import Epoch
     from headstart.training.measure import Contrast
     from headstart.training.tuning import Tuning
@@ -158,7 +158,7 @@ def print_contrasts(contrasts: Iterable[Contrast], cross_validation: Estimate | 
 
 def print_examination(found: Examination, top: int) -> None:
     """How many findings of each kind, then the highest of each."""
-    from headstart.training.examine import KINDS
+    from headstart.training.findings import KINDS
 
     console, counts = stdout(), found.count()
     if not counts:

@@ -58,9 +58,11 @@ def train(
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
     from headstart.recipe import choose_recipe
+    from headstart.runs import check_run_output, name_run
 
     path = output or _name_bundle(photos)
     check_output(path, force)
+    check_run_output(name_run(path), force=True)  # it goes with the bundle
     settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
     chosen = choose_recipe(recipe, views=augment, **settings)
     classifier = ImageClassifier(
@@ -70,6 +72,7 @@ def train(
     with out.progress("features") as report:
         classifier.fit(photos, test=test, earlier=earlier, progress=report, callbacks=report_epoch)
     classifier.save(path, force=force)
+    classifier.save_run(name_run(path), force=True)
     if as_json:
         out.print_json(describe_training(classifier, path))
         return
@@ -81,7 +84,8 @@ def train(
     out.print_contrasts(classifier.comparison, classifier.cross_validation)
     out.print_seconds(classifier.seconds)
     out.stdout().print(
-        f"saved [bold]{path}[/]; try: headstart predict {shlex.quote(str(path))} PHOTOS",
+        f"saved [bold]{path}[/]; try: headstart predict {shlex.quote(str(path))} PHOTOS, or "
+        f"headstart report {shlex.quote(str(path))}",
         soft_wrap=True,
     )
 

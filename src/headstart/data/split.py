@@ -32,7 +32,7 @@ _FEWEST_TRAINED = 2
 
 _BY_SEED = ", by seed"
 
-_SIDES = ("train", "validation", "test", "unused")
+SIDES = ("train", "validation", "test", "unused")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Split:
 
         ``groups`` lists those of more than one photo.
         """
-        sides = {name: [sample.digest for sample in getattr(self, name)] for name in _SIDES}
+        sides = {name: [sample.digest for sample in getattr(self, name)] for name in SIDES}
         members: dict[str, list[str]] = defaultdict(list)
         for digest, group in sorted(self.groups.items()):
             members[group].append(digest)
@@ -145,7 +145,7 @@ def read_sides(record: Any, seed: int) -> dict[str, str]:
     if not str(record.get("source")).endswith(_BY_SEED):
         return {}
     found: dict[str, str] = {}
-    for side in _SIDES:
+    for side in SIDES:
         digests = record.get(side, ())
         if isinstance(digests, Sequence):
             found |= {digest: side for digest in digests if isinstance(digest, str)}

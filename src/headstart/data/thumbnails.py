@@ -5,11 +5,19 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from headstart.data.decode import array_to_image, open_image
+from headstart.data.decode import KEPT_SHARE, array_to_image, open_image
 from headstart.data.stream import Content
 from headstart.errors import UnreadablePhotoError
+
+Heat = npt.NDArray[np.floating]
+Colours = npt.NDArray[np.uint8]
+
+# Of the hottest places; the photo must stay visible. Of 255, outside of the central square.
+_OPACITY, _DIMMED = 0.75, 110
 
 
 def make_thumbnail(content: Path | Content, side: int = 96) -> bytes:
@@ -18,9 +26,19 @@ def make_thumbnail(content: Path | Content, side: int = 96) -> bytes:
     Raises:
         UnreadablePhotoError: It cannot be read.
 
-    >>> import numpy as np
     >>> make_thumbnail(np.zeros((300, 200, 3), np.uint8))[:2]
     b'\xff\xd8'
+    """
+    stream = io.BytesIO()
+    open_upright(content, side).save(stream, "JPEG", quality=80)
+    return stream.getvalue()
+
+
+def open_upright(content: Path | Content, side: int) -> Image.Image:
+    """The whole photo as RGB, upright, its longer side ``side`` pixels at most.
+
+    Raises:
+        UnreadablePhotoError: It cannot be read.
     """
     try:
         if isinstance(content, Path):
@@ -32,8 +50,49 @@ def make_thumbnail(content: Path | Content, side: int = 96) -> bytes:
         image.draft("RGB", (2 * side, 2 * side))
         upright = ImageOps.exif_transpose(image).convert("RGB")
         upright.thumbnail((side, side))
-        stream = io.BytesIO()
-        upright.save(stream, "JPEG", quality=80)
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise UnreadablePhotoError(str(error)) from error
+    return upright
+
+
+def overlay_heat(content: Path | Content, heat: Heat, colours: Colours, side: int = 640) -> bytes:
+    """The photo as PNG bytes with a heat map on it; darker where the network does not look.
+
+    Args:
+        content: The photo.
+        heat: ``(row, column)`` between 0 and 1, over its central square.
+        colours: ``(256, 3)`` uint8, from cold to hot.
+        side: Longer side of the result in pixels, at most; a photo is not enlarged.
+
+    Raises:
+        UnreadablePhotoError: It cannot be read.
+    """
+    photo = open_upright(content, side).convert("RGBA")
+    photo.alpha_composite(_paint_heat(heat, colours, *photo.size))
+    return _dump_png(photo.convert("RGB"))
+
+
+def make_heat_layer(content: Path | Content, heat: Heat, colours: Colours, side: int = 48) -> bytes:
+    """What `overlay_heat` lays over a photo, small and alone, as a PNG with transparency.
+
+    Raises:
+        UnreadablePhotoError: The photo cannot be read.
+    """
+    return _dump_png(_paint_heat(heat, colours, *open_upright(content, side).size))
+
+
+def _paint_heat(heat: Heat, colours: Colours, width: int, height: int) -> Image.Image:
+    square = max(1, round(min(width, height) * KEPT_SHARE))
+    grey = Image.fromarray((255 * np.clip(heat, 0, 1)).astype(np.uint8))
+    levels = np.asarray(grey.resize((square, square), Image.Resampling.BICUBIC))
+    alpha = (_OPACITY * levels).astype(np.uint8)
+    layer = Image.new("RGBA", (width, height), (0, 0, 0, _DIMMED))
+    corner = ((width - square) // 2, (height - square) // 2)
+    layer.paste(Image.fromarray(np.dstack([colours[levels], alpha])), corner)
+    return layer
+
+
+def _dump_png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
     return stream.getvalue()

@@ -1,11 +1,12 @@
 """The classification networks of keras.applications: what is known of each before it is loaded.
 
 File names, addresses and digests are those of Keras's own sources; a test compares them. Licences
-are those that Keras's documentation gives for the weights; for ConvNeXt and EfficientNetV2, those
-of the authors' repositories, facebookresearch/ConvNeXt and google/automl. Where neither says it,
-the row has `UNSTATED`. Parameters and multiply-adds are counted from the graph by
-``benchmarks/backbones.py``. Accuracies are from https://keras.io/api/applications (MobileNetV3:
-from its module's documentation); None where published figures differ or were not found.
+are those that Keras's documentation gives for the weights; elsewhere those of the authors'
+repositories: facebookresearch/ConvNeXt, google/automl (EfficientNetV2), tensorflow/tpu
+(EfficientNet), tensorflow/models (MobileNetV3). Where neither says it, the row has `UNSTATED`.
+Parameters and multiply-adds are counted from the graph by ``benchmarks/backbones.py``. Accuracies
+are from https://keras.io/api/applications (MobileNetV3: from its module's documentation); None
+where published figures differ or were not found.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ _RESNET = Family("MIT", "caffe", f"{_STORE}resnet/")
 _RESNET_V2 = Family(UNSTATED, "tf", f"{_STORE}resnet/")
 _MOBILENET = Family("Apache-2.0", "tf", f"{_STORE}mobilenet/")
 _MOBILENET_V2 = Family("Apache-2.0", "tf", f"{_STORE}mobilenet_v2/")
-_MOBILENET_V3 = Family(UNSTATED, "tf", f"{_STORE}mobilenet_v3/", True)
+_MOBILENET_V3 = Family("Apache-2.0", "tf", f"{_STORE}mobilenet_v3/", True)
 _INCEPTION = Family("Apache-2.0", "tf", f"{_STORE}inception_v3/", min_size=75)
 _INCEPTION_RESNET = Family("Apache-2.0", "tf", f"{_STORE}inception_resnet_v2/", min_size=75)
 _XCEPTION = Family("MIT", "tf", f"{_STORE}xception/", min_size=71)
 _DENSENET = Family("BSD-3-Clause", "torch", f"{_STORE}densenet/")
 _NASNET = Family("Apache-2.0", "tf", f"{_STORE}nasnet/")
 _EFFICIENTNET = Family(
-    UNSTATED, "torch", "https://storage.googleapis.com/keras-applications/", True
+    "Apache-2.0", "torch", "https://storage.googleapis.com/keras-applications/", True
 )
 _EFFICIENTNET_V2 = Family("Apache-2.0", "torch", f"{_STORE}efficientnet_v2/", True)
 _EFFICIENTNET_V2_LARGE = Family("Apache-2.0", "tf128", f"{_STORE}efficientnet_v2/", True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import BackboneError, did_you_mean, require_package
+from headstart.errors import BackboneError, require_package
 from headstart.models.backbones import BackboneName
 from headstart.models.keras_graph import put_before, seeded
 from headstart.models.preprocessing import Preprocessing, Triple, get_preprocessing
@@ -73,9 +76,20 @@ def _check_preset(preset: str) -> str:
     if preset in known or "://" in preset:
         return preset
     raise BackboneError(
-        f"{preset!r} is neither a preset of KerasHub nor a folder.{did_you_mean(preset, known)} "
+        f"{preset!r} is neither a preset of KerasHub nor a folder.{_suggest(preset, known)} "
         "See https://keras.io/keras_hub/presets; hf:// and kaggle:// addresses are taken, too."
     )
+
+
+def _suggest(preset: str, known: Iterable[str]) -> str:
+    """Presets that begin like the name, such as resnet_18_imagenet for resnet18, else near ones."""
+    bare = {re.sub(r"\W|_", "", each).lower(): each for each in known}
+    wanted = re.sub(r"\W|_", "", preset).lower()
+    longer = sorted(each for key, each in bare.items() if wanted and key.startswith(wanted))
+    if longer:
+        return f" Did you mean {' or '.join(longer[:3])}?"
+    near = difflib.get_close_matches(wanted, bare, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(bare[key] for key in near)}?" if near else ""
 
 
 def _check_folder(folder: Path) -> None:

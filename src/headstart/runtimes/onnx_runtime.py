@@ -138,22 +138,7 @@ def open_outputs(
     graph: bytes, outputs: Sequence[str] = ()
 ) -> Callable[[npt.NDArray[np.uint8]], list[npt.NDArray[np.float32]]]:
     """As `open_graph`, but for several outputs of one pass; the first by default."""
-    require_package("onnxruntime", purpose="the runtime onnxruntime")
-    check_graph(graph)
-    onnxruntime = import_onnxruntime()
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised, and needs no line on stderr
-    # The callers run one batch per core; see headstart.data.stream.
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry(*limit_memory())
-    try:
-        # Its fallback would print to stdout, and try the same again.
-        session = onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
-    except Exception as error:  # onnxruntime's errors share no base but Exception
-        raise BundleError(f"onnxruntime refuses the graph: {shorten(error)}") from error
+    session = open_session(graph)
     names = [value.name for value in session.get_outputs()]
     wanted = list(outputs) or names[:1]
     for name in wanted:
@@ -167,9 +152,33 @@ def open_outputs(
     def run(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         try:
             return list(session.run(wanted, {inputs[0].name: images}))
-        except Exception as error:  # as above
+        except Exception as error:  # onnxruntime's errors share no base but Exception
             raise BundleError(
                 f"onnxruntime cannot compute photos {images.shape}: {shorten(error)}"
             ) from error
 
     return run
+
+
+def open_session(graph: bytes) -> Any:
+    """An ``onnxruntime.InferenceSession`` of one thread on a graph that was checked.
+
+    Raises:
+        BundleError: The graph holds what is not accepted, or onnxruntime refuses it.
+    """
+    require_package("onnxruntime", purpose="the runtime onnxruntime")
+    check_graph(graph)
+    onnxruntime = import_onnxruntime()
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, and needs no line on stderr
+    # The callers run one batch per core; see headstart.data.stream.
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry(*limit_memory())
+    try:
+        # Its fallback would print to stdout, and try the same again.
+        return onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:  # as above
+        raise BundleError(f"onnxruntime refuses the graph: {shorten(error)}") from error

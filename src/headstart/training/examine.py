@@ -5,18 +5,14 @@ Nothing is moved, changed or deleted: suggestions go into a new table of labels.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.bundle import check_output
 from headstart.data.duplicates import Pair, group_photos
 from headstart.data.scan import Manifest, Sample
 from headstart.data.split import check_classes, list_folds
@@ -26,104 +22,17 @@ from headstart.evaluation.label_errors import find_label_errors, find_outliers
 from headstart.evaluation.novelty import measure_distances, normalise_rows
 from headstart.features.extract import Features, Progress, extract_manifest
 from headstart.features.near_duplicates import find_pairs
-from headstart.files import write_bytes
+from headstart.features.quality import extract_quality
 from headstart.models.loaders import load_prefix
 from headstart.runtimes import AUTO, require_runtime
+from headstart.training.findings import KINDS, REMOVE, Examination, Finding
 from headstart.training.probe import fit_probe, hold_out, softmax
-
-KINDS = {
-    "unreadable": "files that cannot be used",
-    "corrupt": "photos that may be corrupt",
-    "duplicate": "copies within a class",
-    "duplicate across classes": "copies with different labels",
-    "duplicate across sides": "copies on different sides of the given split",
-    "label": "probable wrong labels",
-    "outlier": "photos unlike all others",
-    "class": "classes that are tiny, or dominate",
-}
-REMOVE = "remove"
 
 # Cross-validation with so many divisions into folds; their probabilities are averaged.
 _REPEATS, _FOLDS, _NEIGHBOURS = 3, 5, 5
 _TINY, _DOMINATING = 20, 10.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a person should look at.
-
-    Attributes:
-        kind: A key of `KINDS`.
-        score: Between 0 and 1: how sure, or how bad; findings of a kind are ranked by it.
-        path: The photo, or for a class its name.
-        other: The other photo of a pair, else None.
-        label: What the photo is labelled as.
-        suggestion: Another label, ``"remove"``, or None where a person has to decide.
-        says: A sentence.
-    """
-
-    kind: str
-    score: float
-    path: Path
-    other: Path | None
-    label: str
-    suggestion: str | None
-    says: str
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What the doctor found.
-
-    Attributes:
-        samples: The photos that were looked at.
-        findings: By kind in the order of `KINDS`, the highest score first.
-        warnings: Sentences about the scan.
-    """
-
-    samples: tuple[Sample, ...]
-    findings: tuple[Finding, ...]
-    warnings: tuple[str, ...]
-
-    def count(self) -> dict[str, int]:
-        """Findings by kind; kinds without any are left out."""
-        found = Counter(finding.kind for finding in self.findings)
-        return {kind: found[kind] for kind in KINDS if found[kind]}
-
-    def write_csv(self, path: Path, *, force: bool = False) -> None:
-        """All findings as a table with the columns of `Finding`.
-
-        Raises:
-            OutputExistsError, HeadstartError: It exists, or cannot be written.
-        """
-        rows = ({k: "" if v is None else v for k, v in asdict(f).items()} for f in self.findings)
-        _write_table(path, list(Finding.__dataclass_fields__), rows, force)
-
-    def write_corrected(self, path: Path, *, force: bool = False) -> tuple[int, int]:
-        """A new table of labels with the suggestions applied; ``headstart train`` reads it.
-
-        Photos of a given test or validation side stay as they are: a network that corrects the
-        labels it is measured by looks better than it is.
-
-        Returns:
-            How many labels differ, and how many photos are left out.
-
-        Raises:
-            OutputExistsError, HeadstartError: It exists, or cannot be written.
-        """
-        advice = {f.path: f.suggestion for f in self.findings if f.suggestion is not None}
-        rows, changed, removed = [], 0, 0
-        for sample in self.samples:
-            is_measured = sample.side in ("test", "validation")
-            wanted = sample.label if is_measured else advice.get(sample.path, sample.label)
-            if wanted == REMOVE:
-                removed += 1
-                continue
-            changed += wanted != sample.label
-            place = {"path": sample.path.resolve(), "label": wanted}
-            rows.append({**place, "split": sample.side or "", "group": sample.group or ""})
-        _write_table(path, ["path", "label", "split", "group"], rows, force)
-        return changed, removed
+# Measured by benchmarks/quality.py on photos as they are, and blurred by known widths.
+_BLUR, _MORE_THAN_USUAL, _BRIGHTNESS, _CONTRAST = 0.5, 0.15, 0.25, 0.05
 
 
 def examine(
@@ -169,6 +78,7 @@ def examine(
         *_find_unreadable(manifest, features),
         *_find_copies(features.samples, pairs),
         *_find_labels(features, pairs, seed),
+        *find_poor(features.samples, extract_quality(features.samples, progress)),
         *_find_classes(features.samples),
     ]
     order = list(KINDS)
@@ -233,6 +143,33 @@ def _find_labels(features: Features, pairs: Sequence[Pair], seed: int) -> Iterat
         yield Finding("outlier", float(scores[row]), sample.path, None, sample.label, None, says)
 
 
+def find_poor(samples: Sequence[Sample], figures: npt.NDArray[np.float32]) -> Iterator[Finding]:
+    """Blank, dark and blurred photos; a photo is named for the first of these that it is.
+
+    Args:
+        samples: The photos.
+        figures: ``(sample, 3)`` blur, brightness, contrast, see `headstart.data.quality`.
+    """
+    known = np.isfinite(figures).all(1)
+    if not known.any():
+        return
+    # Where all photos are soft, as small ones that were enlarged, only softer ones stand out.
+    limit = max(_BLUR, float(np.median(figures[known, 0])) + _MORE_THAN_USUAL)
+    for sample, (blur, brightness, contrast) in zip(samples, figures.tolist(), strict=True):
+        if contrast < _CONTRAST:
+            found = "blank", 1 - contrast / _CONTRAST, f"nothing but one grey ({brightness:.0%})"
+        elif brightness < _BRIGHTNESS:
+            says = f"its brightest parts have {brightness:.0%} of white"
+            found = "dark", 1 - brightness / _BRIGHTNESS, says
+        elif blur > limit:
+            says = f"blur {blur:.2f}, more than {limit:.2f}; no detail that a sharp photo has"
+            found = "blurred", blur, says
+        else:
+            continue
+        kind, score, says = found
+        yield Finding(kind, score, sample.path, None, sample.label, None, says)
+
+
 def hold_out_probabilities(
     rows: npt.NDArray[np.float32],
     labels: npt.NDArray[np.intp],
@@ -265,12 +202,3 @@ def _find_classes(samples: Sequence[Sample]) -> Iterator[Finding]:
         elif count > _DOMINATING * usual:
             says = f"{count} photos, more than ten times as many as the usual class ({usual:.0f})"
             yield Finding("class", 1 - usual / count, Path(label), None, label, None, says)
-
-
-def _write_table(path: Path, columns: list[str], rows: Any, force: bool) -> None:
-    check_output(path, force)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode(errors="surrogateescape"))

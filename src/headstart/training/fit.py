@@ -30,9 +30,9 @@ from headstart.training.fine_tune import tune
 from headstart.training.graph import build_graph
 from headstart.training.measure import (
     ENOUGH_TESTED,
+    Answer,
     Contrast,
     Judge,
-    Mistake,
     Outputs,
     cross_validate_probe,
     select_rows,
@@ -92,7 +92,7 @@ class Training:
         split: Who was on which side.
         evaluation: On the test photos; None when there are none.
         validation: On the validation photos; None when there are none.
-        mistakes: Test photos that were answered wrongly, the most confident first.
+        answers: What was answered for each test photo.
         problems: Files that were not used, with reasons: unreadable ones, and those that a merged
             group has set aside.
         flags: Photos that were used although they may be corrupt, with reasons.
@@ -112,7 +112,7 @@ class Training:
     split: Split
     evaluation: Evaluation | None
     validation: Evaluation | None
-    mistakes: tuple[Mistake, ...]
+    answers: tuple[Answer, ...]
     problems: tuple[Problem, ...]
     flags: tuple[Problem, ...]
     warnings: tuple[str, ...]
@@ -123,6 +123,12 @@ class Training:
     references: References | None = field(default=None, repr=False)
     comparison: tuple[Contrast, ...] = ()
     cross_validation: Estimate | None = None
+
+    @property
+    def mistakes(self) -> tuple[Answer, ...]:
+        """Test photos that were answered wrongly, the most confident first."""
+        wrong = (answer for answer in self.answers if not answer.is_right)
+        return tuple(sorted(wrong, key=lambda answer: -answer.probability))
 
 
 def train(
@@ -195,12 +201,12 @@ def train(
             trust, references = _refer(trust, network, split, class_names, seed)
     with stopwatch.step("evaluate"):
         judge = Judge(network, trust, references, class_names, seed)
-        evaluation, mistakes, answers = judge.evaluate(split.test, split.groups)
+        evaluation, answers, probabilities = judge.evaluate(split.test, split.groups)
         validation, _, _ = judge.evaluate(split.validation, split.groups)
         comparison: tuple[Contrast, ...] = ()
-        if answers is not None:
+        if probabilities is not None:
             before = Outputs(features, plain, b"", prefix.image_size) if is_tuned else None
-            comparison = judge.compare(split, answers, before)
+            comparison = judge.compare(split, probabilities, before)
         cross_validation = None
         if len(split.test) < ENOUGH_TESTED:
             cross_validation = cross_validate_probe(features, split, class_names, probe, seed)
@@ -215,7 +221,7 @@ def train(
         split=split,
         evaluation=evaluation,
         validation=validation,
-        mistakes=mistakes,
+        answers=answers,
         problems=(*features.problems, *split.set_aside),
         flags=features.flags,
         warnings=warnings,

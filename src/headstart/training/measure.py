@@ -40,12 +40,29 @@ _MOST_CROSS_VALIDATED = 5000
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A test photo with a wrong answer, and how probable that answer seemed."""
+class Answer:
+    """What was answered for a test photo.
+
+    Attributes:
+        sample: The photo, with its true label.
+        answer: The most probable class.
+        probability: Its probability.
+        truth_probability: That of the true class.
+        is_sure: Whether the answer is confident enough; None where that is not known.
+        novelty: Distance from the training photos as a multiple of what is usual; None likewise.
+    """
 
     sample: Sample
     answer: str
     probability: float
+    truth_probability: float
+    is_sure: bool | None = None
+    novelty: float | None = None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer is the true label."""
+        return self.answer == self.sample.label
 
     def show(self) -> tuple[bytes, str]:
         """A thumbnail (empty when the photo cannot be read any more) and what to say of it."""
@@ -145,25 +162,40 @@ class Judge:
 
     def evaluate(
         self, samples: tuple[Sample, ...], group_of: Mapping[str, str]
-    ) -> tuple[Evaluation | None, tuple[Mistake, ...], Floats | None]:
-        """Figures, mistakes (the most confident first) and probabilities; nothing of no photos."""
+    ) -> tuple[Evaluation | None, tuple[Answer, ...], Floats | None]:
+        """Figures, what was answered for each photo, and probabilities; nothing of no photos."""
         if not samples:
             return None, (), None
         labels = list_labels(samples, self.class_names)
         features, probabilities = self.network.compute(samples)
         groups = np.array([group_of[sample.digest] for sample in samples])
         found = evaluate(probabilities, labels, self.class_names, self.seed, groups)
+        novelties = None
         if self.trust is not None:
             novelties = self._measure_novelty(features)
             figures = measure_trust(self.trust, probabilities, novelties, labels, groups)
             found = replace(found, trust=figures)
-        answers = probabilities.argmax(1)
-        mistakes = [
-            Mistake(samples[row], self.class_names[answers[row]], float(probabilities[row].max()))
-            for row in np.flatnonzero(answers != labels)
-        ]
-        mistakes.sort(key=lambda mistake: -mistake.probability)
-        return found, tuple(mistakes), probabilities
+        return found, self._list_answers(samples, labels, probabilities, novelties), probabilities
+
+    def _list_answers(
+        self,
+        samples: tuple[Sample, ...],
+        labels: npt.NDArray[np.intp],
+        probabilities: Floats,
+        novelties: Floats | None,
+    ) -> tuple[Answer, ...]:
+        judged = self.trust.judge(probabilities) if self.trust is not None else None
+        return tuple(
+            Answer(
+                sample,
+                self.class_names[probabilities[row].argmax()],
+                float(probabilities[row].max()),
+                float(probabilities[row, labels[row]]),
+                None if judged is None else judged[row].is_sure,
+                None if novelties is None else float(novelties[row]),
+            )
+            for row, sample in enumerate(samples)
+        )
 
     def _measure_novelty(self, features: Floats) -> Floats | None:
         if self.trust is None or self.references is None or not self.trust.novelty_limit:

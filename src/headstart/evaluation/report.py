@@ -1,0 +1,253 @@
+"""The record of a run → what its page says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.evaluation.intervals import Estimate
+from headstart.evaluation.learning_curve import LearningCurve
+from headstart.evaluation.metrics import Evaluation
+from headstart.evaluation.pages import render
+from headstart.evaluation.pages.plots import (
+    plot_classes,
+    plot_history,
+    plot_learning_curve,
+    plot_reliability,
+)
+
+_FEW_TRAINED, _FEW_TESTED = 20, 200
+_SHOWN_CONFUSIONS = 3
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A test photo on the page.
+
+    Attributes:
+        name: Of its file.
+        label: Its true class.
+        answer: The most probable one.
+        probability: Of the answer.
+        is_sure: None where that is not known.
+        is_novel: Whether it does not look like the training photos; None likewise.
+        picture: A JPEG; empty where the photo cannot be read any more.
+        heat: A PNG to be laid over it, what the answer rests on; empty where that is not drawn.
+    """
+
+    name: str
+    label: str
+    answer: str
+    probability: float
+    is_sure: bool | None
+    is_novel: bool | None
+    picture: bytes
+    heat: bytes = b""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer is the true class."""
+        return self.answer == self.label
+
+
+def render_report(
+    title: str,
+    record: Mapping[str, Any],
+    photos: Sequence[Photo],
+    note: str,
+    curve: LearningCurve | None = None,
+) -> str:
+    """The page of a run.
+
+    Args:
+        title: Its heading.
+        record: What ``run.json`` holds.
+        photos: Test photos with pictures.
+        note: Which of the test photos these are.
+        curve: The learning curve, where it was measured.
+
+    Raises:
+        MissingPackageError: Jinja or Matplotlib is not installed.
+        ValueError: The record is damaged.
+    """
+    found = record.get("evaluation")
+    evaluation = Evaluation.from_json(found) if found else None
+    history_run, history = _choose_history(record.get("fine_tune"))
+    plots = {
+        "classes": plot_classes(evaluation) if evaluation else "",
+        "reliability": _draw_reliability(evaluation),
+        "learning": plot_learning_curve(curve) if curve else "",
+        "history": plot_history(history) if history else "",
+    }
+    return render(
+        "report.html.jinja",
+        title=title,
+        record=record,
+        evaluation=evaluation,
+        cards=_list_cards(record, evaluation, curve),
+        photos=photos,
+        note=note,
+        plots=plots,
+        curve=curve,
+        calibration_says=_describe_calibration(evaluation),
+        trust_says=_describe_trust(evaluation),
+        history_run=history_run,
+        facts=_list_facts(record),
+        files=(
+            ("were not used", record["problems"]),
+            ("were used, but should be looked at", record["flags"]),
+        ),
+    )
+
+
+def _draw_reliability(evaluation: Evaluation | None) -> str:
+    if evaluation is None or evaluation.calibration is None or not evaluation.calibration.bins:
+        return ""
+    return plot_reliability(evaluation.calibration)
+
+
+def _choose_history(fine_tune: Mapping[str, Any] | None) -> tuple[str, list[dict[str, Any]]]:
+    """The longest run whose photos held out were measured, else the longest."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for epoch in (fine_tune or {}).get("history") or ():
+        runs.setdefault(epoch["run"], []).append(epoch)
+    if not runs:
+        return "", []
+    best = max(
+        runs, key=lambda name: (runs[name][0]["validation_loss"] is not None, len(runs[name]))
+    )
+    return best, runs[best]
+
+
+def _list_cards(
+    record: Mapping[str, Any], evaluation: Evaluation | None, curve: LearningCurve | None
+) -> list[dict[str, Any]]:
+    cards: list[tuple[str, str, list[str]]] = []
+    if evaluation is not None:
+        low, high = (round(100 * v) for v in (evaluation.accuracy.low, evaluation.accuracy.high))
+        sure = [
+            f"With other photos it could have been between {low} and {high} of 100 (95 % interval)."
+        ]
+        if record.get("cross_validation"):
+            found = record["cross_validation"]
+            sure.append(
+                "Cross-validated over all photos, the head alone is right for "
+                f"{_share(Estimate(**found))}."
+            )
+        sure.append(_describe_calibration(evaluation))
+        cards.append(("How sure is that?", "ul", [line for line in sure if line]))
+        confusions = list_confusions(evaluation)[:_SHOWN_CONFUSIONS]
+        lines = [
+            f"{count} of {total} photos of {label} are answered {answer}"
+            for label, answer, count, total in confusions
+        ]
+        cards.append(("What does it confuse?", "ul", lines or ["Nothing: all are right."]))
+    cards.append(("What to do next", "ol", advise(record, evaluation, curve)))
+    return [{"title": title, "kind": kind, "lines": lines} for title, kind, lines in cards]
+
+
+def list_confusions(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
+    """``(true class, answer, photos, photos of the true class)``, the most frequent first."""
+    names = evaluation.class_names
+    found = [
+        (names[row], names[column], count, sum(counts))
+        for row, counts in enumerate(evaluation.confusion)
+        for column, count in enumerate(counts)
+        if count and row != column
+    ]
+    return sorted(found, key=lambda each: (-each[2], -each[2] / each[3], each[:2]))
+
+
+def advise(
+    record: Mapping[str, Any], evaluation: Evaluation | None, curve: LearningCurve | None
+) -> list[str]:
+    """What would help most, as sentences; never empty."""
+    lines = []
+    counts = record["train_counts"]
+    few = sorted((count, name) for name, count in counts.items() if count < _FEW_TRAINED)
+    if few:
+        shown = ", ".join(f"{name} ({count})" for count, name in few[:5])
+        lines.append(f"Add photos of {shown}: a class needs {_FEW_TRAINED} to train on, better 50.")
+    if evaluation is None:
+        lines.append("Set photos aside for a test (--test FOLDER), or add photos to each class.")
+        return lines
+    confusions = list_confusions(evaluation)
+    if confusions and confusions[0][2] > 1:
+        label, answer, count, _ = confusions[0]
+        lines.append(
+            f"Look at the {count} photos of {label} that were answered {answer}: correct labels "
+            "that are wrong; where a person cannot tell either, the classes may be one."
+        )
+    if curve is not None and curve.gain is not None:
+        lines.append(curve.says)
+    if evaluation.accuracy.value < 1:
+        lines.append("Let the photo doctor list probable wrong labels: headstart doctor PHOTOS.")
+    if not record.get("fine_tune") and evaluation.accuracy.value < 0.95:
+        lines.append("Try to train the network's last part as well: --recipe tune.")
+    if evaluation.photos < _FEW_TESTED:
+        lines.append(
+            f"Test on more photos: {evaluation.photos} leave an interval of "
+            f"{100 * (evaluation.accuracy.high - evaluation.accuracy.low):.0f} points."
+        )
+    return lines or ["Nothing stands out: use it, and look at what it is not sure of."]
+
+
+def _describe_calibration(evaluation: Evaluation | None) -> str:
+    found = evaluation.calibration if evaluation else None
+    if found is None:
+        return ""
+    if found.ece <= found.by_chance_high:
+        return (
+            "Its probabilities can be believed: they are off by "
+            f"{100 * found.ece:.1f} points on average, as chance alone would show on so few photos."
+        )
+    return (
+        f"Its probabilities are off by {100 * found.ece:.1f} points on average, more than the "
+        f"{100 * found.by_chance_high:.1f} that chance alone would show."
+    )
+
+
+def _describe_trust(evaluation: Evaluation | None) -> list[str]:
+    trust = evaluation.trust if evaluation else None
+    if trust is None:
+        return []
+    right = f", and {_share(trust.precision)} of these are right" if trust.precision else ""
+    lines = [
+        f"It is sure of {100 * trust.answered.value:.0f} of 100 photos{right} (wanted: "
+        f"{100 * trust.precision_asked:.0f}). The others it calls not sure.",
+        f"Sets of {trust.set_size:.2f} classes on average hold the truth of "
+        f"{_share(trust.coverage)} (wanted: {100 * trust.coverage_asked:.0f}).",
+    ]
+    if trust.novel is not None:
+        lines.append(
+            f"{_share(trust.novel)} of the test photos do not look like the training photos; about "
+            "5 would be usual."
+        )
+    return lines
+
+
+def _share(estimate: Estimate) -> str:
+    return (
+        f"{100 * estimate.value:.1f} of 100 [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    )
+
+
+def _list_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    samples, backbone = record["samples"], record["backbone"]
+    environment = record["environment"]
+    packages = [f"{name} {version}" for name, version in environment["packages"].items() if version]
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in record["seconds"].items() if value)
+    return [
+        ("photos", record["photos"] or "given by the program"),
+        ("sides", ", ".join(f"{side} {count:,}" for side, count in samples.items())),
+        ("backbone", backbone["name"]),
+        ("recipe", json.dumps(record["recipe"], ensure_ascii=False)),
+        ("seed", str(record["seed"])),
+        ("runtime", record["runtime"]),
+        ("seconds", seconds),
+        ("machine", environment["machine"]),
+        ("versions", ", ".join([f"headstart {environment['headstart']}", *packages])),
+        ("weights, sha256", record["weights"]),
+    ]

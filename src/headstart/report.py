@@ -1,0 +1,158 @@
+"""The report of a training: one HTML file that a person without training can read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from headstart.bundle import WEIGHTS, Bundle, load_bundle
+from headstart.data.scan import Manifest, Sample
+from headstart.data.thumbnails import make_heat_layer, make_thumbnail
+from headstart.errors import HeadstartError, RunError, UnreadablePhotoError, require_package
+from headstart.evaluation.learning_curve import LearningCurve
+from headstart.evaluation.pages.plots import get_heat_colours
+from headstart.evaluation.report import Photo, render_report
+from headstart.explain import Explainer
+from headstart.features.extract import Progress, extract_manifest
+from headstart.files import write_bytes
+from headstart.models.loaders import load_prefix
+from headstart.runs import Answered, Run, load_run, name_bundle
+from headstart.training.learning import measure_learning_curve
+from headstart.training.measure import select_rows
+
+NAME = "report.html"
+
+# Pictures are inside the file: a few kilobytes each.
+_MOST_MISTAKES, _RIGHT_PER_CLASS, _MOST_RIGHT, _SIDE = 200, 8, 160, 144
+# Heat maps, by method: occlusion takes seconds for each.
+_MOST_EXPLAINED = {"grad-cam": 60, "occlusion": 6}
+
+
+def write_report(
+    path: str | Path,
+    output: str | Path | None = None,
+    *,
+    learning_curve: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the report of a training as one self-contained HTML file; returns its path.
+
+    Args:
+        path: A bundle with its run folder beside it, or the run folder.
+        output: The file; by default ``report.html`` in the run folder. It is overwritten.
+        learning_curve: Whether to measure what more photos would bring, from cached features.
+        progress: Called with ``(done, all)`` photos, where features are not in the cache any more.
+
+    Raises:
+        RunError: There is no record of the training, or the bundle is of another one.
+        MissingPackageError: Jinja or Matplotlib is not installed.
+
+    Example::
+
+        headstart.write_report("flowers.headstart")
+    """
+    require_package("jinja2", "matplotlib", purpose="writing a report")
+    run = load_run(Path(path))
+    bundle = _find_bundle(Path(path), run)
+    curve = _measure_curve(run, progress) if learning_curve else None
+    shown, note = _choose(run.answers)
+    heats = _draw_heats(bundle, shown) if bundle is not None else {}
+    photos = [_show(answer, heats.get(answer.path, b"")) for answer in shown]
+    try:
+        text = render_report(run.name, run.record, photos, note, curve)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.folder} is damaged: {error!r}. Train again to write it.") from error
+    target = Path(output) if output is not None else (run.folder or Path()) / NAME
+    if target.is_dir():
+        raise HeadstartError(f"{target} is a folder. Give a file name with -o.")
+    write_bytes(target, text.encode())
+    return target
+
+
+def _find_bundle(path: Path, run: Run) -> Bundle | None:
+    """The bundle that the run is the record of; None where it is not beside the run folder.
+
+    Raises:
+        RunError: The bundle that was named is of another training.
+    """
+    folder = run.folder or Path()
+    is_named = path.exists() and path != folder
+    bundle = path if is_named else name_bundle(folder)
+    if not bundle.exists():
+        return None
+    found = load_bundle(bundle)
+    if found.manifest["members"][WEIGHTS]["sha256"] != run.record.get("weights"):
+        if not is_named:
+            return None
+        raise RunError(
+            f"{folder} is the record of another training than that of {bundle}. Train again, or "
+            "put the folder that belongs to it beside it."
+        )
+    return found
+
+
+def _draw_heats(bundle: Bundle, shown: Sequence[Answered]) -> dict[Path, bytes]:
+    """What the first mistakes rest on, as layers for their pictures, by path."""
+    explainer, colours = Explainer(bundle), get_heat_colours()
+    wrong = [answer.path for answer in shown if not answer.is_right]
+    first = [path for path in wrong if path.is_file()][: _MOST_EXPLAINED[explainer.method]]
+    return {
+        found.item: make_heat_layer(found.item, found.heat, colours)
+        for found in explainer.explain(first)
+        if found.problem is None
+    }
+
+
+def _measure_curve(run: Run, progress: Progress | None) -> LearningCurve | None:
+    """None where the photos are not in files, or not where they were."""
+    names = run.record["class_names"]
+    samples = tuple(
+        Sample(Path(row["path"]), row["label"], row["digest"], group=row["group"])
+        for row in run.split
+        if row["label"] in names and Path(row["path"]).is_file()
+    )
+    if len(samples) < len(run.split) / 2 or not samples:
+        return None
+    require_package("scipy", "threadpoolctl", purpose="the learning curve")
+    prefix = load_prefix(run.record["backbone"]["name"])
+    runtime = run.record["runtime"].split()[0]  # without its version
+    found = extract_manifest(prefix, Manifest(samples), runtime=runtime, progress=progress)
+    labels = np.array([names.index(sample.label) for sample in found.samples], np.intp)
+    groups = [sample.group or sample.digest for sample in found.samples]
+    strength, seed = float(run.record["head"]["strength"]), int(run.record["seed"])
+    trained = int(run.record["samples"]["train"])
+    rows = select_rows(found, found.samples)
+    return measure_learning_curve(rows, labels, groups, strength, trained, seed)
+
+
+def _choose(answers: Sequence[Answered]) -> tuple[list[Answered], str]:
+    """Which photos are shown: mistakes, the most confident first, and the least sure right ones."""
+    wrong = sorted((a for a in answers if not a.is_right), key=lambda a: -a.probability)
+    right: dict[str, list[Answered]] = defaultdict(list)
+    for answer in sorted(answers, key=lambda a: a.probability):
+        if answer.is_right and len(right[answer.label]) < _RIGHT_PER_CLASS:
+            right[answer.label].append(answer)
+    kept = [answer for found in right.values() for answer in found][:_MOST_RIGHT]
+    shown = wrong[:_MOST_MISTAKES]
+    every = "All" if len(shown) == len(wrong) else f"The {len(shown)} most confident of"
+    note = (
+        f"{every} {len(wrong)} mistakes, and for comparison {len(kept)} photos that were answered "
+        "rightly with the least confidence. Most confident mistakes come first: among them wrong "
+        "labels are frequent."
+    )
+    return [*shown, *kept], note
+
+
+def _show(answer: Answered, heat: bytes) -> Photo:
+    try:
+        picture = make_thumbnail(answer.path, _SIDE)
+    except UnreadablePhotoError:
+        picture = heat = b""
+    novel = None if answer.novelty is None else answer.novelty > 1
+    name = f"{answer.path.parent.name}/{answer.path.name}"
+    return Photo(
+        name, answer.label, answer.answer, answer.probability, answer.is_sure, novel, picture, heat
+    )

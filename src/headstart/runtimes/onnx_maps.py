@@ -1,0 +1,169 @@
+"""The last feature map of a network, found in its ONNX graph: where Grad-CAM looks.
+
+A bundle's graph is all there is of a backbone that came from a SavedModel or a file; it is the same
+kind of graph for every source, so that one way of looking into it serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import require_package
+from headstart.runtimes.onnx_checks import check_graph
+from headstart.runtimes.onnx_runtime import open_session
+
+if TYPE_CHECKING:
+    import onnx
+
+Floats = npt.NDArray[np.float32]
+
+# Photos have three channels; a map of features has more.
+_FEWEST_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class MapGraph:
+    """A graph in two halves: photos → feature map → features.
+
+    Attributes:
+        name: Of the tensor that is the map.
+        is_channel_first: Whether the tensor is ``(photo, channel, row, column)``.
+        first: Session from photos to map and features.
+        second: Session from the map to features.
+    """
+
+    name: str
+    is_channel_first: bool
+    first: Any
+    second: Any
+
+    def compute_maps(self, images: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """``(photo, row, column, channel)`` maps and ``(photo, feature)`` features."""
+        maps, features = self.first.run(None, {self.first.get_inputs()[0].name: images})
+        return np.moveaxis(maps, 1, -1) if self.is_channel_first else maps, features
+
+    def finish(self, maps: Floats) -> Floats:
+        """``(photo, feature)`` features of maps."""
+        given = np.ascontiguousarray(np.moveaxis(maps, -1, 1) if self.is_channel_first else maps)
+        (features,) = self.second.run(None, {self.name: given})
+        return np.asarray(features, np.float32)
+
+
+def find_maps(graph: bytes, image_size: int) -> MapGraph | None:
+    """The last tensor of rows and columns that all that follows depends on; None without one.
+
+    Args:
+        graph: From uint8 photos to the output ``features``.
+        image_size: Side of the photos in pixels.
+
+    Raises:
+        MissingPackageError: The package onnx is not installed.
+        BundleError: The graph holds what is not accepted, or cannot be computed.
+    """
+    require_package("onnx", "onnxruntime", purpose="heat maps by Grad-CAM")
+    import onnx
+
+    check_graph(graph)
+    model = onnx.load_from_string(graph)
+    cuts = list_cuts(model, "features")
+    if not cuts:
+        return None
+    shapes = _measure_shapes(model, cuts, image_size)
+    for name in reversed(cuts):
+        if is_map(shapes[name]):
+            first = open_session(_with_outputs(model, [name, "features"]))
+            second = open_session(_cut_before(model, name, shapes[name]))
+            return MapGraph(name, _is_channel_first(shapes[name]), first, second)
+    return None
+
+
+def is_map(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of one photo has rows, columns and several channels.
+
+    >>> is_map((1, 7, 7, 512)), is_map((1, 512, 1, 1)), is_map((1, 50, 768))
+    (True, False, False)
+    """
+    if len(shape) != 4 or min(shape[2], max(shape[1], shape[3])) < 2:
+        return False
+    return (shape[1] if _is_channel_first(shape) else shape[3]) >= _FEWEST_CHANNELS
+
+
+def _is_channel_first(shape: tuple[int, ...]) -> bool:
+    """Photos are square, and so are their maps: the side that has no equal is the channels'."""
+    return shape[2] == shape[3]
+
+
+def list_cuts(model: onnx.ModelProto, output: str) -> list[str]:
+    """Tensors that alone carry what is known of the photos, in the order of the graph.
+
+    What follows one of them can be computed from it without anything before it.
+    """
+    last_use: dict[str, int] = {}
+    for place, node in enumerate(model.graph.node):
+        last_use.update(dict.fromkeys(node.input, place))
+    last_use[output] = len(model.graph.node)
+    photos = model.graph.input[0].name
+    known, alive = {photos}, {photos}
+    cuts: list[str] = []
+    for place, node in enumerate(model.graph.node):
+        if known.isdisjoint(node.input):
+            continue
+        known.update(node.output)
+        alive.update(node.output)
+        alive = {name for name in alive if last_use.get(name, -1) > place}
+        if len(alive) == 1:
+            cuts += alive
+    return cuts
+
+
+def _measure_shapes(
+    model: onnx.ModelProto, names: list[str], image_size: int
+) -> dict[str, tuple[int, ...]]:
+    session = open_session(_with_outputs(model, names))
+    photo = np.zeros((1, image_size, image_size, 3), np.uint8)
+    found = session.run(names, {session.get_inputs()[0].name: photo})
+    return {name: np.shape(array) for name, array in zip(names, found, strict=True)}
+
+
+def _with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> bytes:
+    import onnx
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    known = {value.name: value for value in model.graph.output}
+    del changed.graph.output[:]
+    for name in names:
+        # Of what lies within, onnxruntime finds type and shape itself.
+        changed.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
+    return bytes(changed.SerializeToString())
+
+
+def _cut_before(model: onnx.ModelProto, name: str, shape: tuple[int, ...]) -> bytes:
+    """The graph from the tensor ``name`` to the features."""
+    import onnx
+
+    wanted, nodes = {"features"}, []
+    for node in reversed(model.graph.node):
+        if wanted.isdisjoint(node.output) or name in node.output:
+            continue
+        nodes.append(node)
+        wanted.update(each for each in node.input if each != name)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    for field in (graph.node, graph.input, graph.output, graph.value_info):
+        del field[:]
+    graph.node.extend(reversed(nodes))
+    kept = [each for each in graph.initializer if each.name in wanted]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    sides = ["batch", *shape[1:]]
+    kind = onnx.TensorProto.FLOAT
+    graph.input.append(onnx.helper.make_tensor_value_info(name, kind, sides))
+    graph.output.append(next(each for each in model.graph.output if each.name == "features"))
+    return bytes(changed.SerializeToString())

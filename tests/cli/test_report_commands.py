@@ -1,0 +1,87 @@
+"""``headstart report`` and ``headstart compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from headstart import ImageClassifier
+from headstart.cli.commands import app
+
+
+def run(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def folder(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs on the same split by the command; a third with other test photos."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = ["train", digits_folder, "-o", folder / "first.headstart"]
+    assert run(*first).exit_code == 0
+    tuned = ["--recipe", "tune", "--unfreeze", "last_block", "--epochs", "2", "--learning-rate"]
+    assert run(*first[:-1], folder / "tuned.headstart", *tuned, "1e-4").exit_code == 0
+    paths = sorted(digits_folder.glob("*/*.png"))
+    untested = ImageClassifier().fit(paths, [path.parent.name for path in paths])
+    untested.save_run(folder / "untested.run")
+    return folder
+
+
+def test_report_writes_a_page_and_opens_nothing_unasked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    done = run("report", folder / "first.headstart", "--no-learning-curve")
+    assert done.exit_code == 0, done.output
+    assert f"wrote {folder / 'first.run' / 'report.html'}" in done.output
+    assert opened == []
+    page = folder / "page.html"
+    assert run("report", folder / "first.run", "-o", page, "--open").exit_code == 0
+    assert page.is_file()
+    assert opened == [page.as_uri()]
+
+
+def test_report_of_a_bundle_without_record_is_one_sentence(tmp_path: Path) -> None:
+    done = run("report", tmp_path / "a.headstart")
+    assert done.exit_code == 1
+    assert "has no record of its training" in str(done.exception or done.output)
+
+
+def test_compare_prints_a_row_per_run(folder: Path) -> None:
+    names = ("first.headstart", "tuned.run", "untested.run")
+    done = run("compare", *(folder / name for name in names))
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert "first" in text
+    assert "tune (last_block)" in text
+    assert "untested" in text
+
+
+def test_compare_measures_the_gain_on_shared_photos(folder: Path) -> None:
+    done = run("compare", folder / "first.run", folder / "tuned.run", folder / "untested.run")
+    told = run(
+        "compare", folder / "first.run", folder / "tuned.run", folder / "untested.run", "--json"
+    )
+    first, tuned, untested = json.loads(told.stdout)["runs"]
+    assert first["against_first"] is None
+    assert untested["against_first"] is None
+    gain = tuned["evaluation"]["accuracy"]["value"] - first["evaluation"]["accuracy"]["value"]
+    against = tuned["against_first"]
+    assert against["photos"] == first["evaluation"]["photos"]
+    assert against["difference"]["value"] == pytest.approx(gain)
+    assert against["difference"]["low"] <= gain <= against["difference"]["high"]
+    assert f"{100 * gain:+.1f}" in done.output
+
+
+def test_a_worse_run_has_a_negative_gain(folder: Path) -> None:
+    one, other = folder / "first.run", folder / "tuned.run"
+    ways = [
+        json.loads(run("compare", *pair, "--json").stdout)["runs"][1]["against_first"]
+        for pair in ((one, other), (other, one))
+    ]
+    assert ways[0]["difference"]["value"] == pytest.approx(-ways[1]["difference"]["value"])
