@@ -106,6 +106,20 @@ def suggest() -> list[list[str]]:
     return [["photos", "labelled", "accuracy", "chosen by", "gain", "more than random"], *rows]
 
 
+def learning_curve() -> list[list[str]]:
+    rows = [
+        [
+            row["photos"],
+            row["figure"],
+            f"{float(row['mean']):.0%}"
+            if "interval" in row["figure"]
+            else f"{float(row['mean']):.2f} ± {float(row['±']):.2f}",
+        ]
+        for row in read("learning_curve")
+    ]
+    return [["photos", "figure", "mean"], *rows]
+
+
 def quality() -> list[list[str]]:
     kinds = ("blurred", "dark", "blank")
     rows = [
@@ -333,6 +347,7 @@ def trust() -> list[list[str]]:
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "suggest": suggest,
+    "learning_curve": learning_curve,
     "quality": quality,
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,

@@ -130,3 +130,12 @@ def test_a_missing_kerashub_is_said_with_its_pip_line(monkeypatch: pytest.Monkey
     )
     with pytest.raises(MissingPackageError, match=r'pip install "headstart\[kerashub\]"'):
         load_backbone("kerashub:resnet_18_imagenet")
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [("resnet18", "resnet_18_imagenet"), ("resnet_18_imagnet", "resnet_18_imagenet")],
+)
+def test_a_preset_that_is_nearly_right_is_suggested(name: str, suggested: str) -> None:
+    with pytest.raises(BackboneError, match=f"Did you mean .*{suggested}"):
+        load_backbone(f"kerashub:{name}")

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import encode
+from PIL import Image, ImageFilter
 
 import headstart
 from headstart import ImageClassifier
 from headstart.cli import main
+from headstart.data.scan import Sample
 from headstart.errors import DatasetError, HeadstartError, OutputExistsError
 from headstart.evaluation.label_errors import find_label_errors, find_outliers
+from headstart.training.examine import find_poor, hold_out_probabilities
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,13 @@ def sick(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "0" / "broken.png").write_bytes(b"broken")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     (folder / "3" / "noise.png").write_bytes(encode(noise))
+    with Image.open(folder / "1" / "010.png") as photo:
+        soft = photo.convert("RGB").filter(ImageFilter.GaussianBlur(6))
+        soft.save(folder / "1" / "soft.png")
+    with Image.open(folder / "1" / "011.png") as photo:
+        night = photo.convert("RGB").point(lambda value: value // 8)
+        night.save(folder / "1" / "night.png")
+    (folder / "1" / "wall.png").write_bytes(encode(np.full((64, 64, 3), 90)))
     (folder / "9").mkdir()
     for number in range(2):
         shutil.copy(digits_folder / "3" / f"00{number}.png", folder / "9" / f"{number}.png")
@@ -184,3 +194,71 @@ def test_label_errors_of_known_cases() -> None:
 def test_nothing_is_an_outlier_where_all_are_alike() -> None:
     assert not find_outliers(np.zeros(20))[0].any()
     assert not find_outliers(np.linspace(1, 1.2, 50))[0].any()
+
+
+def test_poor_photos_are_named_for_what_they_are(found: Any) -> None:
+    assert names(found, "dark") == {"1/night.png"}
+    assert names(found, "blank") == {"1/wall.png"}
+    assert "1/soft.png" in names(found, "blurred")
+    assert not {"1/night.png", "1/wall.png"} & names(found, "blurred")
+
+
+def test_the_second_examination_opens_no_photo(
+    found: Any, sick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise AssertionError("a photo was decoded")
+
+    monkeypatch.setattr("headstart.features.quality.measure_quality", fail)
+    again = headstart.examine(sick)
+    assert [(f.kind, f.path) for f in again.findings] == [(f.kind, f.path) for f in found.findings]
+
+
+def test_soft_photos_stand_out_only_from_sharper_ones() -> None:
+    samples = [Sample(Path(f"{number}.jpg"), "a", str(number)) for number in range(40)]
+    figures = np.tile(np.array([0.6, 0.8, 0.7], np.float32), (40, 1))
+    assert list(find_poor(samples, figures)) == []
+    figures[7, 0] = 0.8
+    assert [f.path.name for f in find_poor(samples, figures)] == ["7.jpg"]
+    figures[8] = np.nan  # gone since
+    assert [f.path.name for f in find_poor(samples, figures)] == ["7.jpg"]
+
+
+def test_the_page_shows_pairs_and_escapes_names(found: Any, tmp_path: Path) -> None:
+    found.write_html(tmp_path / "a.html", title="<b>sick</b>")
+    page = (tmp_path / "a.html").read_text()
+    assert "<b>" not in page
+    assert "wrong [b]" in page
+    pictures = page.count("data:image/jpeg;base64,")
+    shown = [f for f in found.findings if f.kind not in ("class", "unreadable")]
+    assert pictures == len(shown) + sum(f.other is not None for f in shown)
+    assert "1 → 0?" in page
+    with pytest.raises(OutputExistsError):
+        found.write_html(tmp_path / "a.html")
+
+
+def test_of_many_photos_only_the_first_are_shown(
+    found: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.training.findings._MOST_SHOWN", 1)
+    found.write_html(tmp_path / "a.html")
+    count = found.count()["label"]
+    assert f"The first 1 of {count}; the CSV has all of them." in (tmp_path / "a.html").read_text()
+
+
+def test_many_photos_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faster way finds the same wrong labels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 3
+    rows = (rng.normal(size=(3, 20))[labels] + 0.5 * rng.normal(size=(600, 20))).astype(np.float32)
+    groups = [str(number) for number in range(600)]
+    given = labels.copy()
+    given[:6] = (given[:6] + 1) % 3
+    slow = hold_out_probabilities(rows, given, groups, 3, 0)
+    monkeypatch.setattr("headstart.training.examine._MANY", 300)
+    monkeypatch.setattr("headstart.training.examine._PART", 150)
+    fast = hold_out_probabilities(rows, given, groups, 3, 0)
+    for odds in (slow, fast):
+        assert odds is not None
+        assert set(range(6)) <= set(np.flatnonzero(find_label_errors(odds, given).flagged))
+    assert not np.array_equal(slow, fast)

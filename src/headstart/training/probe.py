@@ -25,23 +25,19 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating]
-Labels = npt.NDArray[np.integer]
+from headstart.training.logistic import PATH_TOLERANCE, Floats, Labels, Problem
 
 # Strengths that are tried, as scikit-learn's C: the features have unit variance, so the useful
 # range does not depend on the backbone. The path goes on from weak to strong only while the
 # cross-validated log loss falls.
 STRENGTHS: tuple[float, ...] = tuple(float(f"{c:.3g}") for c in np.logspace(-4, 2, 13))
-
-# Relative tolerance of the objective. Cross-validation compares strengths a factor of 3 apart.
-_FINAL_TOLERANCE, _PATH_TOLERANCE = 1e-9, 1e-6
 
 _WELL_ABOVE = 1.02
 
@@ -118,12 +114,30 @@ def fit_probe(
     # NumPy and SciPy each bring an OpenBLAS; alternating between two pools of spinning threads is
     # five times slower than one thread. The folds run side by side instead.
     with threadpool_limits(1, user_api="blas"):
-        problem = _Problem(features, labels, weights)
+        problem = Problem(features, labels, weights)
         path, held_out = _follow_path(problem, labels, folds, strengths)
         alone = strengths[0] if len(strengths) == 1 else 0.01
         best = min(path, key=lambda step: step.log_loss).strength if path else alone
         kernel, bias = problem.unrotate(problem.solve(slice(None), best))
     return Probe(kernel, bias, best, path, weights, held_out)
+
+
+def choose_strength(
+    features: Floats,
+    labels: Labels,
+    num_classes: int,
+    folds: Iterable[Fold],
+    variance: float = 1.0,
+) -> float:
+    """The strength that `fit_probe` would choose; ``variance`` as in `hold_out`."""
+    import scipy.optimize  # noqa: F401 - as in `fit_probe`
+    from threadpoolctl import threadpool_limits
+
+    weights = balance_classes(labels, num_classes)
+    with threadpool_limits(1, user_api="blas"):
+        problem = Problem(features, labels, weights, variance)
+        path, _ = _follow_path(problem, labels, list(folds), STRENGTHS)
+    return min(path, key=lambda step: step.log_loss).strength
 
 
 def hold_out(
@@ -132,6 +146,7 @@ def hold_out(
     num_classes: int,
     repeats: Iterable[Iterable[Fold]],
     strength: float,
+    variance: float = 1.0,
 ) -> Floats:
     """Logits of samples by heads that had not seen them, for several divisions into folds.
 
@@ -141,6 +156,7 @@ def hold_out(
         num_classes: Number of classes; each must occur in the training rows of every fold.
         repeats: For each repeat its folds, ``(train rows, held-out rows)``.
         strength: Of the regularisation.
+        variance: Share of the features' variance that is looked at: less is faster.
 
     Returns:
         ``(repeat, sample, class)``; NaN where a sample is held out of no fold.
@@ -153,11 +169,11 @@ def hold_out(
 
     def solve(task: tuple[int, Fold]) -> None:
         number, (train, held_out) = task
-        solution = problem.solve(train, strength, None, _PATH_TOLERANCE)
+        solution = problem.solve(train, strength, None, PATH_TOLERANCE)
         found[number, held_out] = problem.rotated[held_out] @ solution[:-1] + solution[-1]
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        problem = _Problem(features, labels, balance_classes(labels, num_classes))
+        problem = Problem(features, labels, balance_classes(labels, num_classes), variance)
         list(pool.map(solve, [(i, fold) for i, folds in enumerate(every) for fold in folds]))
     return found
 
@@ -190,7 +206,7 @@ def softmax(logits: Floats) -> Floats:
 
 
 def _follow_path(
-    problem: _Problem, labels: Labels, folds: list[Fold], strengths: tuple[float, ...]
+    problem: Problem, labels: Labels, folds: list[Fold], strengths: tuple[float, ...]
 ) -> tuple[tuple[Strength, ...], Floats]:
     """Figures of each strength, and the logits of the samples held out at the best of them."""
     if not folds:
@@ -205,7 +221,7 @@ def _follow_path(
             def solve(number: int, strength: float = strength) -> tuple[float, int]:
                 train, held_out = folds[number]
                 start = _extrapolate(solved[number])
-                solution = problem.solve(train, strength, start, _PATH_TOLERANCE)
+                solution = problem.solve(train, strength, start, PATH_TOLERANCE)
                 solved[number] = [*solved[number][-1:], solution]
                 logits = problem.rotated[held_out] @ solution[:-1] + solution[-1]
                 found[held_out] = logits
@@ -232,99 +248,3 @@ def _extrapolate(solved: list[Floats]) -> Floats | None:
     # Strengths are evenly spaced in their logarithm, along which the optimum moves almost
     # straight: going on as far as in the last step halves the iterations.
     return 2 * solved[-1] - solved[-2] if len(solved) == 2 else solved[-1] if solved else None
-
-
-class _Problem:
-    """The training matrix, standardised and rotated once; solved for any rows and strengths.
-
-    A fold is a subset of rows. Standardisation and rotation are shared by the folds: they see no
-    labels, and the rotation does not change any optimum.
-    """
-
-    def __init__(self, features: Floats, labels: Labels, class_weights: Floats) -> None:
-        x = features.astype(np.float32)
-        self._mean = x.mean(0, dtype=np.float64).astype(np.float32)
-        deviation = x.std(0, dtype=np.float64).astype(np.float32)
-        # A feature that never moves carries nothing; dividing by 1 leaves it at zero.
-        self._deviation = np.where(deviation < 1e-6, np.float32(1), deviation)
-        x = (x - self._mean) / self._deviation
-        self.rotated, self._spread, self._turn_back = _rotate(x)
-        self.num_classes = len(class_weights)
-        self._targets = np.eye(self.num_classes, dtype=np.float32)[labels]
-        self._weights = class_weights.astype(np.float32)[labels][:, None]
-
-    def solve(
-        self,
-        rows: npt.NDArray[np.intp] | slice,
-        strength: float,
-        start: Floats | None = None,
-        tolerance: float = _FINAL_TOLERANCE,
-    ) -> Floats:
-        """The optimum on some rows, ``(axis + 1, class)`` (last row: bias), rotated coordinates."""
-        from scipy.optimize import minimize
-
-        x, targets, weights = self.rotated[rows], self._targets[rows], self._weights[rows]
-        total = float(weights.sum(dtype=np.float64))
-        # Curvature of the loss at W = 0: p (1 - p) per class along an axis, plus the penalty's.
-        share = (1 - 1 / self.num_classes) / self.num_classes
-        curvature = share * self._spread * (len(x) / len(self.rotated)) + 1 / strength
-        scale = (1 / np.sqrt(np.append(curvature, share * total)))[:, None]
-
-        def objective(flat: Floats) -> tuple[float, Floats]:
-            solution = flat.reshape(-1, self.num_classes) * scale
-            single = solution.astype(np.float32)
-            logits = x @ single[:-1] + single[-1]
-            logits -= logits.max(1, keepdims=True)
-            probabilities = np.exp(logits)
-            sums = probabilities.sum(1, keepdims=True)
-            losses = np.log(sums[:, 0]) - np.einsum("sc,sc->s", targets, logits)
-            residual = (probabilities / sums - targets) * weights
-            gradient = np.vstack([x.T @ residual, residual.sum(0)]).astype(np.float64)
-            gradient[:-1] += solution[:-1] / strength
-            loss = float(weights[:, 0].astype(np.float64) @ losses)
-            loss += float((solution[:-1] ** 2).sum()) / (2 * strength)
-            return loss / total, (gradient * scale).ravel() / total
-
-        first = np.zeros((len(scale), self.num_classes)) if start is None else start / scale
-        result = minimize(
-            objective,
-            first.ravel(),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": 1000, "maxcor": 10, "ftol": tolerance, "gtol": 1e-7},
-        )
-        solution: Floats = result.x.reshape(-1, self.num_classes) * scale
-        return solution
-
-    def unrotate(self, solution: Floats) -> tuple[Floats, Floats]:
-        """Kernel and bias on raw features."""
-        kernel = self._turn_back(solution[:-1]) / self._deviation[:, None].astype(np.float64)
-        bias = solution[-1] - self._mean.astype(np.float64) @ kernel
-        return kernel.astype(np.float32), bias.astype(np.float32)
-
-
-def _rotate(x: Floats) -> tuple[Floats, Floats, Callable[[Floats], Floats]]:
-    """The samples in coordinates along their principal axes, and the way back.
-
-    From the smaller Gram matrix, in float64 so that small axes keep their direction.
-
-    Returns:
-        ``(sample, axis)`` coordinates, ``(axis,)`` their sums of squares, and what turns
-        ``(axis, class)`` weights into ``(feature, class)`` ones.
-    """
-    samples, features = x.shape
-    gram = (x @ x.T if samples < features else x.T @ x).astype(np.float64)
-    squares, vectors = np.linalg.eigh(gram)
-    keep = squares > squares[-1] * 1e-7
-    squares, vectors = squares[keep], vectors[:, keep]
-    if samples >= features:
-        return x @ vectors.astype(np.float32), squares, lambda weights: vectors @ weights
-    # With x = U S Vᵀ the vectors are U: neither the coordinates U S nor the way back, by
-    # V = xᵀ U / S, needs the axes themselves.
-    lengths = np.sqrt(squares)
-
-    def turn_back(weights: Floats) -> Floats:
-        return np.asarray(x.T.astype(np.float64) @ (vectors @ (weights / lengths[:, None])))
-
-    # Row by row in memory: the solver takes rows.
-    return np.ascontiguousarray(vectors * lengths, np.float32), squares, turn_back
