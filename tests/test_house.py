@@ -26,7 +26,7 @@ ROWS = {
     "features": 4,
     **dict.fromkeys(("training", "export", "explain", "predictor", "answers"), 5),
     "suggestions": 6,
-    **dict.fromkeys(("classifier", "report"), 6),
+    **dict.fromkeys(("classifier", "report", "exports"), 6),
     **dict.fromkeys(("cli", "server", "testing"), 7),
     **dict.fromkeys(("", "__main__"), 8),  # the face, and python -m headstart
 }
@@ -53,9 +53,9 @@ HOMES = {
         "models.efficientnet_lite.onnx_network",
     ),
     "onnxruntime": ("runtimes.onnx_runtime", "runtimes.onnx_checks"),
-    "openvino": ("runtimes.openvino_runtime",),
-    "ai_edge_litert": ("runtimes.litert_runtime",),
-    "tf2onnx": ("runtimes.onnx_runtime",),
+    "openvino": ("runtimes.openvino_runtime", "export."),
+    "ai_edge_litert": ("runtimes.litert_runtime", "export."),
+    "tf2onnx": ("runtimes.onnx_runtime", "export."),
     "scipy": ("training.",),
     "sklearn": ("parameters", "cli.demo", "evaluation.selection"),
     "jinja2": ("evaluation.pages.",),
@@ -319,10 +319,12 @@ LARGER_FILES: dict[str, str] = {}
 LARGER_FUNCTIONS: dict[str, str] = {
     "cli.doctor.doctor": "a parameter is an option of the command",
     "cli.explain.explain": "a parameter is an option of the command",
+    "cli.export.export": "a parameter is an option of the command",
     "cli.suggest.suggest": "a parameter is an option of the command",
     "cli.predict.predict": "a parameter is an option of the command",
     "cli.train.train": "a parameter is an option of the command",
     "classifier.fit": "one call is one training; its settings are given by keyword",
+    "training.library.make_dataset": "its settings are given by keyword",
     "training.fit.train": "one call is one training; its settings are given by keyword",
 }
 

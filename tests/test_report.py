@@ -85,6 +85,12 @@ def test_mistakes_are_shown_and_come_first(page: Page, mistaken: Any) -> None:
     assert first == "wrong"
 
 
+def test_what_the_doctor_would_look_at_is_shown(page: Page) -> None:
+    assert "What the photo doctor would look at" in page.text
+    assert "Probable wrong labels" in page.text
+    assert "2 → 1?" in page.text
+
+
 def test_mistakes_have_heat_maps(page: Page, mistaken: Any) -> None:
     assert page.html.count('class="heat"') == len(mistaken.mistakes)
     assert "what mistakes rest on" in page.text
@@ -92,7 +98,7 @@ def test_mistakes_have_heat_maps(page: Page, mistaken: Any) -> None:
 
 def test_a_run_without_its_bundle_has_none(bundle: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(bundle.with_suffix(".run"), tmp_path / "alone.run")
-    page = Page(write_report(folder, learning_curve=False))
+    page = Page(write_report(folder, measure=False))
     assert page.tags.count("img") >= 10
     assert 'class="heat"' not in page.html
 
@@ -114,7 +120,7 @@ def test_names_of_classes_and_files_are_text(digits_folder: Path, tmp_path: Path
             path.rename(path.with_name(f"<svg onload=alert(2)> {path.name}"))
     classifier = ImageClassifier().fit(photos)
     folder = classifier.save_run(tmp_path / "hostile.run")
-    page = Page(write_report(folder, learning_curve=False))
+    page = Page(write_report(folder, measure=False))
     assert page.handlers == []
     assert "b" not in page.tags
     assert "{{ 7 * 7 }}" in page.text
@@ -161,7 +167,7 @@ def test_a_fine_tuned_run_shows_its_epochs(digits_folder: Path, tmp_path: Path) 
     recipe = choose_recipe("tune", epochs=2, learning_rate=1e-4)
     classifier = ImageClassifier(recipe=recipe).fit(digits_folder)
     folder = classifier.save_run(tmp_path / "tuned.run")
-    page = Page(write_report(folder, tmp_path / "page.html", learning_curve=False))
+    page = Page(write_report(folder, tmp_path / "page.html", measure=False))
     assert classifier.tuning is not None
     assert classifier.tuning.says in page.text
     assert "loss by epoch" in page.text
@@ -172,9 +178,9 @@ def test_a_damaged_record_and_a_folder_as_output_are_refused(bundle: Path, tmp_p
     broken = {key: value for key, value in run.record.items() if key != "samples"}
     folder = save_run(Run(broken, run.answers, run.split), tmp_path / "broken.run")
     with pytest.raises(RunError, match="damaged"):
-        write_report(folder, learning_curve=False)
+        write_report(folder, measure=False)
     with pytest.raises(HeadstartError, match="is a folder"):
-        write_report(bundle, tmp_path, learning_curve=False)
+        write_report(bundle, tmp_path, measure=False)
 
 
 def test_only_what_was_trained_here_can_be_recorded(trained_bundle: Path, tmp_path: Path) -> None:

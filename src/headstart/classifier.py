@@ -25,6 +25,7 @@ from headstart.runtimes import AUTO, require_runtime
 if TYPE_CHECKING:
     import keras
 
+    from headstart.exports import Export
     from headstart.features.extract import Progress
     from headstart.training.measure import Answer, Contrast
     from headstart.training.tuning import Callbacks, Tuning
@@ -258,6 +259,27 @@ class ImageClassifier(Answers, Parameters):
         if self._run is None:
             raise HeadstartError("Only what was trained here has a record; call fit(photos) first.")
         return save_run(self._run, Path(folder), force=force)
+
+    def export(
+        self, folder: str | Path, *formats: str, photos: Any = None, force: bool = False
+    ) -> list[Export]:
+        """Write the classifier for other runtimes, each file compared with the bundle first.
+
+        Args:
+            folder: Where to; it is made if needed.
+            formats: Keys of `headstart.export.EXPORTERS`; ``"onnx"`` by default.
+            photos: Labelled photos to compare on, as for `fit`.
+            force: Whether exports that are there are replaced.
+
+        Raises:
+            ExportError: A format cannot hold the network, or does not predict what it does; or
+                there are no photos to compare on.
+        """
+        from headstart.exports import Exporting
+
+        known = self._trained_backbone
+        exporting = Exporting(self.bundle, folder, photos=photos, known=known, force=force)
+        return [exporting.write(name) for name in formats or ("onnx",)]
 
     def __repr__(self) -> str:
         changed = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())

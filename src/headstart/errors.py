@@ -11,6 +11,7 @@ The tree::
     ├── RuntimeMismatchError        a runtime disagrees with the reference
     ├── CacheError                  the activation cache cannot be read or written
     ├── BundleError                 a bundle is damaged, foreign, or not a bundle
+    ├── ExportError                 an export cannot be made, or differs from its bundle
     ├── RunError                    the record of a training is not there, or damaged
     └── OutputExistsError           writing would overwrite something; ``--force`` allows it
 
@@ -59,6 +60,10 @@ class CacheError(HeadstartError):
 
 class BundleError(HeadstartError):
     """The file is not a bundle, is damaged, or was written by a newer Headstart."""
+
+
+class ExportError(HeadstartError):
+    """An export cannot be made, or does not predict what the bundle does."""
 
 
 class RunError(HeadstartError):

@@ -12,6 +12,7 @@ from headstart.bundle import WEIGHTS, Bundle, load_bundle
 from headstart.data.scan import Manifest, Sample
 from headstart.data.thumbnails import make_heat_layer, make_thumbnail
 from headstart.errors import HeadstartError, RunError, UnreadablePhotoError, require_package
+from headstart.evaluation.gallery import Section
 from headstart.evaluation.learning_curve import LearningCurve
 from headstart.evaluation.pages.plots import get_heat_colours
 from headstart.evaluation.report import Photo, render_report
@@ -20,6 +21,8 @@ from headstart.features.extract import Progress, extract_manifest
 from headstart.files import write_bytes
 from headstart.models.loaders import load_prefix
 from headstart.runs import Answered, Run, load_run, name_bundle
+from headstart.training.examine import examine_features
+from headstart.training.findings import Examination
 from headstart.training.learning import measure_learning_curve
 from headstart.training.measure import select_rows
 
@@ -27,7 +30,8 @@ NAME = "report.html"
 
 # Pictures are inside the file: a few kilobytes each.
 _MOST_MISTAKES, _RIGHT_PER_CLASS, _MOST_RIGHT, _SIDE = 200, 8, 160, 144
-# Heat maps, by method: occlusion takes seconds for each.
+# Of each kind of finding; heat maps, by method: occlusion takes seconds for each.
+_MOST_FINDINGS = 12
 _MOST_EXPLAINED = {"grad-cam": 60, "occlusion": 6}
 
 
@@ -35,7 +39,7 @@ def write_report(
     path: str | Path,
     output: str | Path | None = None,
     *,
-    learning_curve: bool = True,
+    measure: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Write the report of a training as one self-contained HTML file; returns its path.
@@ -43,7 +47,8 @@ def write_report(
     Args:
         path: A bundle with its run folder beside it, or the run folder.
         output: The file; by default ``report.html`` in the run folder. It is overwritten.
-        learning_curve: Whether to measure what more photos would bring, from cached features.
+        measure: Whether to measure what more photos would bring and to list what the photo doctor
+            would look at, from cached features.
         progress: Called with ``(done, all)`` photos, where features are not in the cache any more.
 
     Raises:
@@ -57,12 +62,12 @@ def write_report(
     require_package("jinja2", "matplotlib", purpose="writing a report")
     run = load_run(Path(path))
     bundle = _find_bundle(Path(path), run)
-    curve = _measure_curve(run, progress) if learning_curve else None
+    curve, sections = _measure(run, progress) if measure else (None, [])
     shown, note = _choose(run.answers)
     heats = _draw_heats(bundle, shown) if bundle is not None else {}
     photos = [_show(answer, heats.get(answer.path, b"")) for answer in shown]
     try:
-        text = render_report(run.name, run.record, photos, note, curve)
+        text = render_report(run.name, run.record, photos, note, curve, sections)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.folder} is damaged: {error!r}. Train again to write it.") from error
     target = Path(output) if output is not None else (run.folder or Path()) / NAME
@@ -106,8 +111,8 @@ def _draw_heats(bundle: Bundle, shown: Sequence[Answered]) -> dict[Path, bytes]:
     }
 
 
-def _measure_curve(run: Run, progress: Progress | None) -> LearningCurve | None:
-    """None where the photos are not in files, or not where they were."""
+def _measure(run: Run, progress: Progress | None) -> tuple[LearningCurve | None, Sequence[Section]]:
+    """Nothing where the photos are not in files, or not where they were."""
     names = run.record["class_names"]
     samples = tuple(
         Sample(Path(row["path"]), row["label"], row["digest"], group=row["group"])
@@ -115,7 +120,7 @@ def _measure_curve(run: Run, progress: Progress | None) -> LearningCurve | None:
         if row["label"] in names and Path(row["path"]).is_file()
     )
     if len(samples) < len(run.split) / 2 or not samples:
-        return None
+        return None, ()
     require_package("scipy", "threadpoolctl", purpose="the learning curve")
     prefix = load_prefix(run.record["backbone"]["name"])
     runtime = run.record["runtime"].split()[0]  # without its version
@@ -125,7 +130,9 @@ def _measure_curve(run: Run, progress: Progress | None) -> LearningCurve | None:
     strength, seed = float(run.record["head"]["strength"]), int(run.record["seed"])
     trained = int(run.record["samples"]["train"])
     rows = select_rows(found, found.samples)
-    return measure_learning_curve(rows, labels, groups, strength, trained, seed)
+    curve = measure_learning_curve(rows, labels, groups, strength, trained, seed)
+    findings = tuple(examine_features(found, seed))
+    return curve, list(Examination(found.samples, findings, ()).show(_MOST_FINDINGS))
 
 
 def _choose(answers: Sequence[Answered]) -> tuple[list[Answered], str]:

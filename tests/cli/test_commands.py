@@ -170,7 +170,11 @@ def test_train_unfreezes_and_shows_each_epoch(
     options = ("--epochs", 2, "--augment", 2, "--learning-rate", "1e-4")
     done = run("train", digits_folder, "-o", bundle, "--unfreeze", "last_block", *options)
     assert done.status == 0, done.stderr
-    assert "1/2 loss" in " ".join(done.stderr.split())
+    told = " ".join(done.stderr.split())
+    assert "1/2 loss" in told
+    # What it costs is said before the first epoch.
+    price = told.index("2 views of 63 photos up to block6d_add: at most 2 MB of cache")
+    assert price < told.index("1/2 loss")
     assert "held out: loss" in done.stderr
     text = " ".join(done.stdout.split())
     assert "block7a 8 1,009,792" in text

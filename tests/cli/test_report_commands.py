@@ -36,7 +36,7 @@ def test_report_writes_a_page_and_opens_nothing_unasked(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    done = run("report", folder / "first.headstart", "--no-learning-curve")
+    done = run("report", folder / "first.headstart", "--no-measure")
     assert done.exit_code == 0, done.output
     assert f"wrote {folder / 'first.run' / 'report.html'}" in done.output
     assert opened == []

@@ -100,6 +100,8 @@ def test_of_equally_deep_boundaries_the_narrowest_is_taken() -> None:
         (True, "is not a setting"),
         (2.5, "is not a setting"),
         (None, "is not a setting"),
+        ("", "is empty"),
+        (" ", "is empty"),
         ("(", r"'\(' is not a block of vgg16"),
     ],
 )

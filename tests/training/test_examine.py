@@ -34,13 +34,6 @@ def sick(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "0" / "broken.png").write_bytes(b"broken")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     (folder / "3" / "noise.png").write_bytes(encode(noise))
-    with Image.open(folder / "1" / "010.png") as photo:
-        soft = photo.convert("RGB").filter(ImageFilter.GaussianBlur(6))
-        soft.save(folder / "1" / "soft.png")
-    with Image.open(folder / "1" / "011.png") as photo:
-        night = photo.convert("RGB").point(lambda value: value // 8)
-        night.save(folder / "1" / "night.png")
-    (folder / "1" / "wall.png").write_bytes(encode(np.full((64, 64, 3), 90)))
     (folder / "9").mkdir()
     for number in range(2):
         shutil.copy(digits_folder / "3" / f"00{number}.png", folder / "9" / f"{number}.png")
@@ -196,7 +189,16 @@ def test_nothing_is_an_outlier_where_all_are_alike() -> None:
     assert not find_outliers(np.linspace(1, 1.2, 50))[0].any()
 
 
-def test_poor_photos_are_named_for_what_they_are(found: Any) -> None:
+def test_poor_photos_are_named_for_what_they_are(digits_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(digits_folder, tmp_path / "photos")
+    with Image.open(folder / "1" / "010.png") as photo:
+        soft = photo.convert("RGB").filter(ImageFilter.GaussianBlur(6))
+        soft.save(folder / "1" / "soft.png")
+    with Image.open(folder / "1" / "011.png") as photo:
+        night = photo.convert("RGB").point(lambda value: value // 8)
+        night.save(folder / "1" / "night.png")
+    (folder / "1" / "wall.png").write_bytes(encode(np.full((64, 64, 3), 90)))
+    found = headstart.examine(folder)
     assert names(found, "dark") == {"1/night.png"}
     assert names(found, "blank") == {"1/wall.png"}
     assert "1/soft.png" in names(found, "blurred")
@@ -243,7 +245,10 @@ def test_of_many_photos_only_the_first_are_shown(
     monkeypatch.setattr("headstart.training.findings._MOST_SHOWN", 1)
     found.write_html(tmp_path / "a.html")
     count = found.count()["label"]
-    assert f"The first 1 of {count}; the CSV has all of them." in (tmp_path / "a.html").read_text()
+    assert (
+        f"The first 1 of {count}; headstart doctor --csv has all of them."
+        in (tmp_path / "a.html").read_text()
+    )
 
 
 def test_many_photos_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,5 +265,7 @@ def test_many_photos_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = hold_out_probabilities(rows, given, groups, 3, 0)
     for odds in (slow, fast):
         assert odds is not None
-        assert set(range(6)) <= set(np.flatnonzero(find_label_errors(odds, given).flagged))
+        flagged = find_label_errors(odds, given).flagged
+        assert flagged[:6].sum() >= 5
+        assert flagged[6:].mean() < 0.1
     assert not np.array_equal(slow, fast)

@@ -11,7 +11,7 @@ import pytest
 
 import headstart
 from headstart.data.decode import decode_photo
-from headstart.errors import BoundaryError
+from headstart.errors import BoundaryError, DatasetError
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,36 @@ def test_fine_tune_gives_a_plain_model_and_leaves_the_backbone(
     assert (answers == truth).mean() > 0.9
     with pytest.raises(BoundaryError, match="leaves nothing to fine-tune"):
         headstart.fine_tune(own, digits_folder, unfreeze="none")
+
+
+QUICK: dict[str, Any] = {
+    "unfreeze": "block3",
+    "epochs": 2,
+    "holdout": 0.0,
+    "views": 1,
+    "learning_rate": 1e-3,
+}
+
+
+def test_photos_may_be_given_one_by_one_or_as_a_dataset(
+    own: keras.Model, digits_folder: Path
+) -> None:
+    import tensorflow as tf
+
+    paths = sorted(digits_folder.glob("*/*.png"))
+    labels = [path.parent.name for path in paths]
+    pixels = np.stack([decode_photo(path.read_bytes(), 64) for path in paths])
+    from_paths = headstart.fine_tune(own, paths, labels, **QUICK)
+    from_arrays = headstart.fine_tune(own, list(pixels), labels, **QUICK)
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, np.array(labels, np.bytes_))).batch(7)
+    from_dataset = headstart.fine_tune(own, dataset, **QUICK)
+    assert from_paths.class_names == from_arrays.class_names == from_dataset.class_names
+    one, same = from_arrays.model.get_weights(), from_dataset.model.get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    with pytest.raises(DatasetError, match="each photo needs one"):
+        headstart.fine_tune(own, paths, labels[1:], **QUICK)
+    batches = list(headstart.make_dataset(own, list(pixels), "block2_relu", labels=labels))
+    assert sum(len(truth) for _, truth in batches) == len(paths)
 
 
 def test_a_loop_of_ones_own_trains_from_the_dataset(own: keras.Model, digits_folder: Path) -> None:

@@ -14,6 +14,7 @@ from headstart.cli.backbones import backbones
 from headstart.cli.cache import cache_app
 from headstart.cli.doctor import doctor
 from headstart.cli.explain import explain
+from headstart.cli.export import export
 from headstart.cli.options import (
     BackboneOption,
     ForceOption,
@@ -156,7 +157,7 @@ def features(
 
 
 for command in (
-    *(demo, train, predict, evaluate, explain, report, compare),
+    *(demo, train, predict, evaluate, explain, report, compare, export),
     *(doctor, suggest, features, backbones),
 ):
     app.command()(command)

@@ -16,8 +16,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from headstart.evaluation.intervals import wilson
-
 if TYPE_CHECKING:
     from headstart.cli.inputs import Input
     from headstart.data.scan import Problem
@@ -26,9 +24,7 @@ if TYPE_CHECKING:
     from headstart.features.extract import Progress as Report
     from headstart.predictor import Prediction
     from headstart.training.findings import Examination
-    from headstart.training.loop import Epoch
     from headstart.training.measure import Contrast
-    from headstart.training.tuning import Tuning
 
 _SHOWN_PROBLEMS = 10
 
@@ -102,11 +98,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """The figures, the table of classes, and what is confused most."""
     console = stdout()
     console.print(
-        f"[bold]accuracy {_percent(evaluation.accuracy)}[/] on {evaluation.photos} photos "
+        f"[bold]accuracy {percent(evaluation.accuracy)}[/] on {evaluation.photos} photos "
         f"(largest class: {evaluation.majority:.1%})"
     )
     console.print(
-        f"balanced accuracy {_percent(evaluation.balanced_accuracy)}, log loss "
+        f"balanced accuracy {percent(evaluation.balanced_accuracy)}, log loss "
         f"{evaluation.log_loss.value:.3f}, calibration error {evaluation.ece:.3f}"
         f"{_chance(evaluation)}"
     )
@@ -132,17 +128,17 @@ def print_trust(evaluation: Evaluation) -> None:
     console, trust = stdout(), evaluation.trust
     if evaluation.top_k is not None:
         count, share = evaluation.top_k
-        console.print(f"truth among the {count} most probable: {_percent(share)}")
+        console.print(f"truth among the {count} most probable: {percent(share)}")
     if trust is None:
         return
-    right = f", {_percent(trust.precision)} of them right" if trust.precision else ""
+    right = f", {percent(trust.precision)} of them right" if trust.precision else ""
     console.print(
         f"sure of {trust.answered.value:.1%}{right} (wanted {trust.precision_asked:.0%}); "
         f'the others are "not sure"'
     )
     novel = f"; {trust.novel.value:.1%} do not look like the training photos" if trust.novel else ""
     console.print(
-        f"sets of {trust.set_size:.2f} classes hold the truth of {_percent(trust.coverage)} "
+        f"sets of {trust.set_size:.2f} classes hold the truth of {percent(trust.coverage)} "
         f"(wanted {trust.coverage_asked:.0%}){novel}"
     )
 
@@ -153,7 +149,7 @@ def print_contrasts(contrasts: Iterable[Contrast], cross_validation: Estimate | 
     if shown:
         stdout().print(escape(shown), soft_wrap=True)
     if cross_validation is not None:
-        stdout().print(f"the probe, cross-validated over all photos: {_percent(cross_validation)}")
+        stdout().print(f"the probe, cross-validated over all photos: {percent(cross_validation)}")
 
 
 def print_examination(found: Examination, top: int) -> None:
@@ -182,52 +178,8 @@ def print_examination(found: Examination, top: int) -> None:
         )
 
 
-def print_epoch(epoch: Epoch) -> None:
-    """A row of the live table of fine-tuning, on stderr."""
-    console = stderr()
-    if epoch.number == 1:
-        console.print(f"[bold]{escape(epoch.run)}[/]", soft_wrap=True)
-    held_out = ""
-    if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
-        share, photos = epoch.validation_accuracy, epoch.validation_photos
-        accuracy = wilson(round(share * photos), photos)
-        held_out = f"held out: loss {epoch.validation_loss:.3f}, accuracy {_percent(accuracy)}, "
-    left = (epoch.epochs - epoch.number) * epoch.seconds
-    console.print(
-        f"  {epoch.number:>3}/{epoch.epochs}  loss {epoch.loss:.3f}, accuracy "
-        f"{epoch.accuracy:.1%}, {held_out}rate {epoch.learning_rate:.1e}, {epoch.seconds:.1f} s, "
-        f"{left:.0f} s left",
-        soft_wrap=True,
-    )
-
-
-def print_tuning(tuning: Tuning) -> None:
-    """What was trained and what was frozen, and what came of it."""
-    console = stdout()
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("part")
-    for name in ("layers", "trained", "frozen"):
-        table.add_column(name, justify="right")
-    frozen = [row for row in tuning.parameters if not row.trainable]
-    if frozen:
-        layers, parameters = sum(r.layers for r in frozen), sum(r.frozen for r in frozen)
-        table.add_row(f"{frozen[0].name} … {frozen[-1].name}", str(layers), "0", f"{parameters:,}")
-    for row in tuning.parameters:
-        if row.trainable:
-            table.add_row(row.name, str(row.layers), f"{row.trainable:,}", f"{row.frozen:,}")
-    console.print(table)
-    boundary = tuning.unfreeze.boundary
-    shape = " × ".join(map(str, boundary.shape))
-    console.print(
-        f"cached up to {escape(boundary.name)} ({shape}), {boundary.share_before:.0%} of the "
-        f"multiply-adds: {tuning.cached_bytes / 1e6:,.0f} MB in "
-        f"{sum(tuning.seconds.values()):,.1f} s",
-        soft_wrap=True,
-    )
-    console.print(escape(tuning.says), soft_wrap=True)
-
-
-def _percent(estimate: Estimate) -> str:
+def percent(estimate: Estimate) -> str:
+    """A share with its interval, for rich."""
     return f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]".replace("[", "\\[")
 
 

@@ -25,8 +25,11 @@ def report(
             "--output", "-o", help="By default report.html in the folder.", show_default=False
         ),
     ] = None,
-    learning_curve: Annotated[
-        bool, typer.Option(help="Measure what more photos would bring; takes seconds.")
+    measure: Annotated[
+        bool,
+        typer.Option(
+            help="Also what more photos would bring, and photos to look at; takes seconds."
+        ),
     ] = True,
     show: Annotated[
         bool | None,
@@ -45,7 +48,7 @@ def report(
     from headstart.report import write_report
 
     with out.progress("features") as progress:
-        path = write_report(bundle, output, learning_curve=learning_curve, progress=progress)
+        path = write_report(bundle, output, measure=measure, progress=progress)
     out.stdout().print(f"wrote [bold]{path}[/]", soft_wrap=True)
     if sys.stdout.isatty() if show is None else show:
         webbrowser.open(path.resolve().as_uri())

@@ -57,6 +57,7 @@ def train(
     from headstart.bundle import check_output, find_bundle
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
+    from headstart.cli.tuning import print_epoch, print_tuning, show_log
     from headstart.recipe import choose_recipe
     from headstart.runs import check_run_output, name_run
 
@@ -68,9 +69,9 @@ def train(
     classifier = ImageClassifier(
         backbone, recipe=chosen, seed=seed, runtime=runtime, group_by=group_by
     )
-    report_epoch, earlier = [out.print_epoch], find_bundle(path)
-    with out.progress("features") as report:
-        classifier.fit(photos, test=test, earlier=earlier, progress=report, callbacks=report_epoch)
+    told, earlier = [print_epoch], find_bundle(path)
+    with show_log(), out.progress("features") as report:
+        classifier.fit(photos, test=test, earlier=earlier, progress=report, callbacks=told)
     classifier.save(path, force=force)
     classifier.save_run(name_run(path), force=True)
     if as_json:
@@ -78,7 +79,7 @@ def train(
         return
     out.print_notes(classifier.warnings, classifier.problems, classifier.flags)
     if classifier.tuning is not None:
-        out.print_tuning(classifier.tuning)
+        print_tuning(classifier.tuning)
     if classifier.evaluation is not None:
         out.print_evaluation(classifier.evaluation)
     out.print_contrasts(classifier.comparison, classifier.cross_validation)

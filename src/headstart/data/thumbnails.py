@@ -96,3 +96,17 @@ def _dump_png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return stream.getvalue()
+
+
+def read_upright(content: bytes) -> npt.NDArray[np.uint8]:
+    """``(height, width, 3)`` a whole file upright and in RGB, as plain Pillow gives it.
+
+    Colour profiles, transparency and 16-bit values are not treated as `decode_photo` does.
+
+    Raises:
+        UnreadablePhotoError: It cannot be read.
+    """
+    try:
+        return np.asarray(ImageOps.exif_transpose(open_image(content)).convert("RGB"))
+    except Exception as error:  # as above
+        raise UnreadablePhotoError(str(error)) from error

@@ -60,4 +60,6 @@ def render_gallery(
     >>> "A &lt; B" in page
     True
     """
-    return render("gallery.html.jinja", title=title, kicker=kicker, lines=lines, sections=sections)
+    return render(
+        "gallery.html.jinja", title=title, kicker=kicker, lines=lines, sections=sections, level=2
+    )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.evaluation.gallery import Section
 from headstart.evaluation.intervals import Estimate
 from headstart.evaluation.learning_curve import LearningCurve
 from headstart.evaluation.metrics import Evaluation
@@ -58,6 +59,7 @@ def render_report(
     photos: Sequence[Photo],
     note: str,
     curve: LearningCurve | None = None,
+    sections: Sequence[Section] = (),
 ) -> str:
     """The page of a run.
 
@@ -67,6 +69,7 @@ def render_report(
         photos: Test photos with pictures.
         note: Which of the test photos these are.
         curve: The learning curve, where it was measured.
+        sections: What the photo doctor found.
 
     Raises:
         MissingPackageError: Jinja or Matplotlib is not installed.
@@ -91,6 +94,8 @@ def render_report(
         note=note,
         plots=plots,
         curve=curve,
+        sections=sections,
+        level=3,
         calibration_says=_describe_calibration(evaluation),
         trust_says=_describe_trust(evaluation),
         history_run=history_run,

@@ -99,6 +99,8 @@ def _parse(unfreeze: Any) -> str | int:
         if int(unfreeze) < 0:
             raise BoundaryError(f"unfreeze={unfreeze} is negative. {_ACCEPTED}")
         return int(unfreeze)
+    if not unfreeze.strip():
+        raise BoundaryError(f"unfreeze={unfreeze!r} is empty. {_ACCEPTED}")
     return unfreeze
 
 

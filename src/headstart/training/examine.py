@@ -25,7 +25,7 @@ from headstart.features.near_duplicates import find_pairs
 from headstart.features.quality import extract_quality
 from headstart.models.loaders import load_prefix
 from headstart.runtimes import AUTO, require_runtime
-from headstart.training.findings import KINDS, REMOVE, Examination, Finding
+from headstart.training.findings import REMOVE, Examination, Finding, rank_findings
 from headstart.training.probe import choose_strength, hold_out, softmax
 
 # Cross-validation with so many divisions into folds; their probabilities are averaged.
@@ -77,17 +77,20 @@ def examine(
             f"Fewer than two classes have photos that can be read; {len(features.problems)} files "
             "cannot be used."
         )
-    pairs = find_pairs(features)
     findings = [
         *_find_unreadable(manifest, features),
-        *_find_copies(features.samples, pairs),
-        *_find_labels(features, pairs, seed),
+        *examine_features(features, seed),
         *find_poor(features.samples, extract_quality(features.samples, progress)),
         *_find_classes(features.samples),
     ]
-    order = list(KINDS)
-    findings.sort(key=lambda f: (order.index(f.kind), -f.score, str(f.path)))
-    return Examination(features.samples, tuple(findings), manifest.warnings)
+    return Examination(features.samples, tuple(rank_findings(findings)), manifest.warnings)
+
+
+def examine_features(features: Features, seed: int) -> list[Finding]:
+    """What features tell: copies, probable wrong labels, outliers; the highest scores first."""
+    pairs = find_pairs(features)
+    copies = _find_copies(features.samples, pairs)
+    return rank_findings([*copies, *_find_labels(features, pairs, seed)])
 
 
 def _find_unreadable(manifest: Manifest, features: Features) -> Iterator[Finding]:

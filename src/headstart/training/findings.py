@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,12 @@ class Finding:
     says: str
 
 
+def rank_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """By kind in the order of `KINDS`, the highest score first."""
+    order = list(KINDS)
+    return sorted(findings, key=lambda f: (order.index(f.kind), -f.score, str(f.path)))
+
+
 @dataclass(frozen=True)
 class Examination:
     """What the doctor found.
@@ -123,15 +129,17 @@ class Examination:
             "Nothing was moved, changed or deleted. In published studies about half of such label "
             "flags are right: look before you change.",
         ]
-        sections = [self._show_kind(kind, count) for kind, count in counts.items()]
+        sections = list(self.show())
         text = render_gallery(title, "Headstart photo doctor", lines, sections)
         write_bytes(path, text.encode())
 
-    def _show_kind(self, kind: str, count: int) -> Section:
-        shown = [finding for finding in self.findings if finding.kind == kind][:_MOST_SHOWN]
+    def show(self, most: int | None = None) -> Iterator[Section]:
+        """A section per kind, with the pictures of its ``most`` highest scores, or of 60."""
         content = {sample.path: sample.content for sample in self.samples}
-        cards = tuple(_show_finding(finding, content) for finding in shown)
-        return Section(KINDS[kind].capitalize(), ADVICE[kind], cards, count)
+        for kind, count in self.count().items():
+            found = [finding for finding in self.findings if finding.kind == kind]
+            cards = tuple(_show_finding(f, content) for f in found[: most or _MOST_SHOWN])
+            yield Section(KINDS[kind].capitalize(), ADVICE[kind], cards, count)
 
     def write_corrected(self, path: Path, *, force: bool = False) -> tuple[int, int]:
         """A new table of labels with the suggestions applied; ``headstart train`` reads it.

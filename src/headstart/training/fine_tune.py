@@ -8,6 +8,7 @@ computed once; the runs of `headstart.training.stage` read its activations.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from headstart.training.tuning import Options, Photos, Tuning
 
 if TYPE_CHECKING:
     import keras
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def tune(
@@ -58,12 +61,36 @@ def tune(
     unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
     if not unfreeze.layers:
         return None
+    count = len(photos.train) + len(photos.validation)
+    _LOGGER.info(
+        describe_price(unfreeze.boundary, count, settings.views, options.seconds_per_photo)
+    )
     ends = cut_prefix(prefix, unfreeze.boundary, backbone)
     network = Network(backbone, unfreeze, len(photos.class_names), settings)
     with _open_source(ends, unfreeze.boundary, photos, settings, seed, options) as source:
         identity = _identify(ends, photos, probe, settings, seed, options.runtime)
         context = Context(seed, Checkpoints(identity), options.callbacks)
         return Stage(network, source, photos, probe, context).run()
+
+
+def describe_price(
+    boundary: Boundary, photos: int, views: int, seconds_per_photo: float | None
+) -> str:
+    """What the activations will cost, before they are computed.
+
+    >>> cut = Boundary("block5", (14, 14, 112), 43_904, 300_000_000, 100_000_000, 7)
+    >>> describe_price(cut, 1000, 6, 0.01)
+    '6 views of 1,000 photos up to block5: at most 263 MB of cache and about 45 s'
+    """
+    size = views * photos * boundary.bytes_per_photo / 1e6
+    noun = "view" if views == 1 else "views"
+    what = f"{views} {noun} of {photos:,} photos"
+    if boundary.name == INPUT:
+        return f"nothing is frozen: {what} are decoded, one of each in every epoch"
+    text = f"{what} up to {boundary.name}: at most {size:,.0f} MB of cache"
+    if seconds_per_photo is None:
+        return text
+    return f"{text} and about {views * photos * seconds_per_photo * boundary.share_before:,.0f} s"
 
 
 def build_copy(prefix: Prefix) -> keras.Model:

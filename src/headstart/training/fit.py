@@ -48,6 +48,9 @@ from headstart.training.trust import (
 )
 from headstart.training.tuning import Callbacks, Options, Photos, Tuning
 
+# Fewer say little of what a photo takes: the first ones wait for the session.
+_FEWEST_TIMED = 50
+
 Floats = npt.NDArray[np.floating]
 
 # The keys of ``seconds`` in reports, in the order of the work.
@@ -131,6 +134,13 @@ class Training:
         return tuple(sorted(wrong, key=lambda answer: -answer.probability))
 
 
+def _measure_pass(features: Features) -> float | None:
+    """Seconds that a photo took in this run; None where most came from the cache."""
+    if features.forwarded < _FEWEST_TIMED:
+        return None
+    return sum(features.seconds.values()) / features.forwarded
+
+
 def train(
     prefix: Prefix,
     manifest: Manifest,
@@ -184,7 +194,7 @@ def train(
         probe = _fit(features, split, class_names, recipe, seed)
     tuning = None
     if recipe.fine_tune is not None:
-        options = Options(runtime, progress, callbacks)
+        options = Options(runtime, progress, callbacks, _measure_pass(features))
         with stopwatch.step("fine_tune"):
             photos = _list_photos(features, split, class_names)
             tuning = tune(prefix, photos, probe, recipe.fine_tune, seed=seed, options=options)

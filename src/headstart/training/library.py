@@ -13,18 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.duplicates import group_photos
+from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Manifest
 from headstart.data.split import check_classes, list_folds
 from headstart.errors import BoundaryError, require_package
 from headstart.features.activations import Activations, open_activations
 from headstart.features.extract import extract_manifest, scan_photos
 from headstart.features.near_duplicates import find_pairs
-from headstart.models.boundary import Boundary, cut_prefix, get_boundary
+from headstart.models.boundary import Boundary, Prefix, cut_prefix, get_boundary
 from headstart.models.heads import attach_head
 from headstart.models.loaders import load_prefix
 from headstart.recipe import choose_recipe
 from headstart.training.fine_tune import tune
-from headstart.training.probe import fit_probe
+from headstart.training.probe import Probe, fit_probe
 from headstart.training.tuning import Callbacks, Options, Photos, Tuning, check_callbacks
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class FineTuned:
 
 def fine_tune(
     backbone: str | keras.Model,
-    photos: Labelled,
+    photos: Labelled | Any,
+    labels: Sequence[Any] | None = None,
     *,
     seed: int = 0,
     runtime: str = "onnxruntime",
@@ -66,7 +68,9 @@ def fine_tune(
 
     Args:
         backbone: A name, or a model such as `load_backbone` gives; it is not changed.
-        photos: A folder with one folder per class, or a manifest.
+        photos: A folder with one folder per class, a manifest, or a `tf.data.Dataset` of pairs;
+            with ``labels`` photos as in `ImageClassifier.fit`.
+        labels: ``(photo,)`` of photos that are given one by one.
         seed: Of everything random.
         runtime: What computes the frozen part.
         callbacks: Each is called with every `headstart.training.loop.Epoch`.
@@ -86,19 +90,9 @@ def fine_tune(
     check_callbacks(callbacks)
     recipe = choose_recipe("tune", **settings)
     assert recipe.fine_tune is not None  # noqa: S101 - for the type checker
-    prefix, manifest = load_prefix(backbone), scan_photos(photos)
+    prefix, manifest = load_prefix(backbone), scan_given(photos, labels)
     check_classes(manifest)
-    features = extract_manifest(prefix, manifest, runtime=runtime)
-    names = tuple(sorted({sample.label for sample in features.samples}))
-    labels = number_labels([sample.label for sample in features.samples], names)
-    digests, named = zip(*((s.digest, s.group) for s in features.samples), strict=True)
-    groups = tuple(group_photos(digests, find_pairs(features), named))
-    rows = features.array.astype(np.float32)
-    sizes = Counter(label for label, _ in set(zip(labels.tolist(), groups, strict=True)))
-    count = min(recipe.folds, *sizes.values())
-    folds = list_folds(labels, groups, count, seed) if count > 1 else ()
-    probe = fit_probe(rows, labels, len(names), folds)
-    given = Photos(features.samples, (), groups, rows, names)
+    given, probe = _fit_probe(prefix, manifest, recipe.folds, runtime, seed)
     options = Options(runtime=runtime, callbacks=callbacks)
     found = tune(prefix, given, probe, recipe.fine_tune, seed=seed, options=options)
     if found is None:
@@ -106,15 +100,34 @@ def fine_tune(
             'unfreeze="none" leaves nothing to fine-tune. Train a head with ImageClassifier, or '
             'unfreeze something, such as "last_block".'
         )
+    names = given.class_names
     model = attach_head(found.backbone, len(names), kernel=found.kernel, bias=found.bias)
     return FineTuned(model, names, found)
 
 
+def _fit_probe(
+    prefix: Prefix, manifest: Manifest, most_folds: int, runtime: str, seed: int
+) -> tuple[Photos, Probe]:
+    """The photos with their features, and the head to start from."""
+    features = extract_manifest(prefix, manifest, runtime=runtime)
+    names = tuple(sorted({sample.label for sample in features.samples}))
+    numbers = number_labels([sample.label for sample in features.samples], names)
+    digests, named = zip(*((s.digest, s.group) for s in features.samples), strict=True)
+    groups = tuple(group_photos(digests, find_pairs(features), named))
+    rows = features.array.astype(np.float32)
+    sizes = Counter(label for label, _ in set(zip(numbers.tolist(), groups, strict=True)))
+    count = min(most_folds, *sizes.values())
+    folds = list_folds(numbers, groups, count, seed) if count > 1 else ()
+    probe = fit_probe(rows, numbers, len(names), folds)
+    return Photos(features.samples, (), groups, rows, names), probe
+
+
 def make_dataset(
     backbone: str | keras.Model,
-    photos: Labelled,
+    photos: Labelled | Any,
     boundary: str | Boundary,
     *,
+    labels: Sequence[Any] | None = None,
     views: int = 1,
     batch_size: int = 32,
     seed: int = 0,
@@ -123,7 +136,8 @@ def make_dataset(
 
     Args:
         backbone: A name, or a model.
-        photos: A folder with one folder per class, or a manifest.
+        photos: As in `fine_tune`.
+        labels: Likewise.
         boundary: One of `list_boundaries`, or its name.
         views: Views of each photo; every pass takes the next one.
         batch_size: Photos per batch.
@@ -139,12 +153,12 @@ def make_dataset(
     require_package("tensorflow", purpose="a tf.data.Dataset")
     import tensorflow as tf
 
-    prefix, manifest = load_prefix(backbone), scan_photos(photos)
+    prefix, manifest = load_prefix(backbone), scan_given(photos, labels)
     model = prefix.build_model()
     found = get_boundary(model, boundary if isinstance(boundary, str) else boundary.name)
     source = open_activations(cut_prefix(prefix, found, model), manifest, views=views, seed=seed)
     names = tuple(sorted({sample.label for sample in source.samples}))
-    labels = number_labels([sample.label for sample in source.samples], names)
+    numbers = number_labels([sample.label for sample in source.samples], names)
     passes = iter(range(2**62))
     signature = (
         tf.TensorSpec((None, *source.shape), tf.float32),
@@ -152,12 +166,23 @@ def make_dataset(
     )
 
     def generate() -> Iterator[tuple[Any, Any]]:
-        yield from _one_pass(source, labels, next(passes), batch_size, seed)
+        yield from _one_pass(source, numbers, next(passes), batch_size, seed)
 
     # With the number of batches Keras does not complain at the end of an epoch.
-    count = tf.data.experimental.assert_cardinality(math.ceil(len(labels) / batch_size))
+    count = tf.data.experimental.assert_cardinality(math.ceil(len(numbers) / batch_size))
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
     return dataset.apply(count).prefetch(2)
+
+
+def scan_given(photos: Any, labels: Sequence[Any] | None) -> Manifest:
+    """The manifest of photos in any form that is accepted.
+
+    Raises:
+        DatasetError: They are no photos, or not as many as labels.
+    """
+    if hasattr(photos, "as_numpy_iterator"):
+        photos, labels = unpack_dataset(photos)
+    return scan_photos(photos) if labels is None else scan_labelled(photos, labels)
 
 
 def _one_pass(

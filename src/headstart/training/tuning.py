@@ -107,8 +107,10 @@ class Options:
         runtime: What computes the prefix.
         progress: Called with ``(done, all)`` views while activations are extracted.
         callbacks: Called with every `Epoch`.
+        seconds_per_photo: What a pass of the frozen network took; None where that is not known.
     """
 
     runtime: str = AUTO
     progress: Progress | None = None
     callbacks: Callbacks = ()
+    seconds_per_photo: float | None = None

@@ -1,6 +1,6 @@
 (() => {
   "use strict";
-  const list = document.querySelector(".photos");
+  const list = document.getElementById("photo-list");
   if (!list) return;
   const items = [...list.children];
   const pick = (name) => document.getElementById("filter-" + name);

@@ -1,0 +1,99 @@
+"""ONNX: pixels of any size → probabilities, for onnxruntime and whatever else reads ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.data.thumbnails import read_upright
+from headstart.export.material import Material, Pixels
+from headstart.export.preparation import prepare_images
+from headstart.files import write_bytes
+from headstart.runtimes.onnx_runtime import open_outputs
+
+if TYPE_CHECKING:
+    import onnx
+
+Floats = np.ndarray[Any, np.dtype[np.floating]]
+
+_OPSET = 17
+
+
+def write(material: Material, target: Path) -> None:
+    """Write the graph with the resize before it, checked by ``onnx.checker``."""
+    write_bytes(target, make_graph(material))
+
+
+def make_graph(material: Material) -> bytes:
+    """``images`` ``(batch, height, width, 3)`` uint8 → ``probabilities`` ``(batch, class)``."""
+    import onnx
+
+    inner = onnx.load_from_string(material.graph)
+    outer = _convert_preparation(material.bundle.image_size)
+    outer = onnx.compose.add_prefix(outer, "prepare/", rename_inputs=False, rename_outputs=False)
+    inner.ir_version = outer.ir_version = max(inner.ir_version, outer.ir_version)
+    del inner.graph.value_info[:]
+    pair = [(outer.graph.output[0].name, inner.graph.input[0].name)]
+    merged = onnx.compose.merge_models(outer, inner, io_map=pair, outputs=["probabilities"])
+    for key, value in {
+        "class_names": "\n".join(material.bundle.class_names),
+        "headstart": material.dump_metadata(),
+    }.items():
+        merged.metadata_props.add(key=key, value=value.encode("utf-8", "replace").decode())
+    merged.producer_name = "headstart"
+    onnx.checker.check_model(merged)
+    return bytes(merged.SerializeToString())
+
+
+def _convert_preparation(size: int) -> onnx.ModelProto:
+    import tensorflow as tf
+    import tf2onnx
+
+    specification = [tf.TensorSpec([None, None, None, 3], tf.uint8, "images")]
+
+    def prepare(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"squares": tf.cast(prepare_images(tf.cast(images, tf.float32), size), tf.uint8)}
+
+    function = tf.function(prepare, input_signature=specification)
+    converted, _ = tf2onnx.convert.from_function(
+        function, input_signature=specification, opset=_OPSET
+    )
+    for value, sides in (
+        (converted.graph.input[0], ("batch", "height", "width")),
+        (converted.graph.output[0], ("batch",)),
+    ):
+        for place, side in enumerate(sides):
+            value.type.tensor_type.shape.dim[place].dim_param = side
+    return converted
+
+
+class Runner:
+    """Answers by an exported ONNX graph."""
+
+    def __init__(self, target: Path) -> None:
+        self._run = open_outputs(target.read_bytes(), ("probabilities",))
+
+    def run_squares(self, squares: Pixels) -> Floats:
+        """``(photo, class)`` probabilities of the network's squares."""
+        return self._run(squares)[0]
+
+    def run_files(self, contents: list[bytes]) -> list[Floats | None]:
+        """``(class,)`` probabilities of each file, decoded by Pillow as the example does."""
+        return [self._run(read_upright(content)[None])[0][0] for content in contents]
+
+
+EXAMPLE = """\
+import sys
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession("{file}")
+names = session.get_modelmeta().custom_metadata_map["class_names"].split("\\n")
+for path in sys.argv[1:]:
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    (rows,) = session.run(None, {{"images": np.asarray(image)[None]}})
+    print(path, names[rows[0].argmax()], f"{{rows[0].max():.3f}}")
+"""

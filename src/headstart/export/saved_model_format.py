@@ -1,0 +1,139 @@
+"""SavedModel: for TensorFlow Serving and `tf.saved_model.load`; takes files' bytes or pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.evaluation.trust import COVERAGE, PRECISION
+from headstart.export.material import Material, Pixels
+from headstart.export.preparation import prepare_images
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Floats = np.ndarray[Any, np.dtype[np.floating]]
+
+# TensorFlow Serving looks for numbered versions in a model's folder.
+VERSION = "1"
+
+
+def write(material: Material, target: Path) -> None:
+    """Write the folder ``target/1``."""
+    import tensorflow as tf
+
+    module = _make_module(material)
+    signatures = {
+        "serving_default": module.from_bytes,
+        "images": module.from_images,
+        "metadata": module.describe,
+    }
+    tf.saved_model.save(module, str(target / VERSION), signatures=signatures)
+
+
+def _make_module(material: Material) -> Any:
+    import tensorflow as tf
+
+    size, model = material.bundle.image_size, material.model
+    answer = _make_answer(material)
+    text = tf.constant(material.dump_metadata())
+    names = tf.constant([name.encode("utf-8", "replace") for name in material.bundle.class_names])
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+        image.set_shape((None, None, 3))
+        return prepare_images(tf.cast(image[None], tf.float32), size)[0]
+
+    def from_bytes(image_bytes: tf.Tensor) -> Any:
+        squares = tf.map_fn(
+            decode, image_bytes, fn_output_signature=tf.TensorSpec((size, size, 3), tf.float32)
+        )
+        return answer(model(squares, training=False))
+
+    def from_images(images: tf.Tensor) -> Any:
+        return answer(model(prepare_images(images, size), training=False))
+
+    def describe() -> Any:
+        return {"metadata": text, "class_names": names}
+
+    module = tf.Module()
+    # A Keras 3 model keeps its variables where TensorFlow does not look for them.
+    module.held = [variable.value for variable in model.variables]
+    photos = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
+    files = tf.TensorSpec([None], tf.string, "image_bytes")
+    module.from_bytes = tf.function(from_bytes, input_signature=[files])
+    module.from_images = tf.function(from_images, input_signature=[photos])
+    module.describe = tf.function(describe, input_signature=[])
+    return module
+
+
+def _make_answer(material: Material) -> Any:
+    """Probabilities → all that is said of a photo."""
+    import tensorflow as tf
+
+    names = tf.constant([name.encode("utf-8", "replace") for name in material.bundle.class_names])
+    trust = material.trust
+    threshold = trust.thresholds.get(COVERAGE) if trust else None
+    found = trust.abstentions.get(PRECISION) if trust else None
+
+    def answer(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        best = tf.argmax(probabilities, 1)
+        highest = tf.reduce_max(probabilities, 1)
+        said = {
+            "probabilities": probabilities,
+            "label": tf.gather(names, best),
+            "probability": highest,
+        }
+        if threshold is not None:
+            is_best = tf.one_hot(best, len(material.bundle.class_names), True, False, dtype=tf.bool)
+            said["set"] = tf.logical_or(1 - probabilities <= threshold, is_best)
+        if found is not None:
+            said["is_sure"] = highest >= (2.0 if found.confidence is None else found.confidence)
+        return said
+
+    return answer
+
+
+class Runner:
+    """Answers by an exported SavedModel."""
+
+    def __init__(self, target: Path) -> None:
+        import tensorflow as tf
+
+        self._loaded = tf.saved_model.load(str(target / VERSION))
+
+    def run_squares(self, squares: Pixels) -> Floats:
+        """``(photo, class)`` probabilities of the network's squares."""
+        import tensorflow as tf
+
+        images = tf.constant(squares, tf.float32)
+        found = self._loaded.signatures["images"](images=images)
+        return np.asarray(found["probabilities"])
+
+    def run_files(self, contents: Sequence[bytes]) -> list[Floats | None]:
+        """``(class,)`` probabilities of each file; None where the format cannot read it."""
+        return [self._run_file(content) for content in contents]
+
+    def _run_file(self, content: bytes) -> Floats | None:
+        import tensorflow as tf
+
+        try:
+            found = self._loaded.signatures["serving_default"](image_bytes=tf.constant([content]))
+        except tf.errors.OpError:
+            return None
+        return np.asarray(np.asarray(found["probabilities"])[0])
+
+
+EXAMPLE = """\
+import sys
+import tensorflow as tf
+
+model = tf.saved_model.load("{file}/1").signatures["serving_default"]
+for path in sys.argv[1:]:
+    answer = model(image_bytes=tf.constant([open(path, "rb").read()]))
+    label = answer["label"].numpy()[0].decode()
+    print(path, label, f"{{float(answer['probability'][0]):.3f}}")
+"""
