@@ -48,6 +48,7 @@ HOMES = {
     "tensorflow": KERAS_HOMES,
     "keras": KERAS_HOMES,
     "onnx": (
+        "export.",
         "runtimes.onnx_runtime",
         "runtimes.onnx_maps",
         "models.efficientnet_lite.onnx_network",

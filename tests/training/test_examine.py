@@ -35,7 +35,7 @@ def sick(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     (folder / "3" / "noise.png").write_bytes(encode(noise))
     (folder / "9").mkdir()
-    for number in range(2):
+    for number in range(3):
         shutil.copy(digits_folder / "3" / f"00{number}.png", folder / "9" / f"{number}.png")
     return folder
 
@@ -122,7 +122,7 @@ def test_the_command_shows_and_writes(
     sick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, labels = tmp_path / "all.csv", tmp_path / "labels.csv"
-    assert run("doctor", sick, "--csv", table, "--apply-suggestions", labels, "--top", 2) == 0
+    assert run("doctor", sick, "--csv", table, "--apply-suggestions", labels, "--top", 4) == 0
     shown = capsys.readouterr().out
     assert "probable wrong labels" in shown
     assert "wrong [b]" in shown  # no markup of the terminal's

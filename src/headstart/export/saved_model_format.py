@@ -10,6 +10,7 @@ import numpy as np
 
 from headstart.evaluation.trust import COVERAGE, PRECISION
 from headstart.export.material import Material, Pixels
+from headstart.export.orientation import read_orientation, turn_upright
 from headstart.export.preparation import prepare_images
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def _make_module(material: Material) -> Any:
     def decode(data: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(data, channels=3, expand_animations=False)
         image.set_shape((None, None, 3))
-        return prepare_images(tf.cast(image[None], tf.float32), size)[0]
+        square = prepare_images(tf.cast(image[None], tf.float32), size)[0]
+        return turn_upright(square, read_orientation(data))
 
     def from_bytes(image_bytes: tf.Tensor) -> Any:
         squares = tf.map_fn(
