@@ -2,12 +2,13 @@
 
     HEADSTART_TEST_PHOTOS=... python benchmarks/exports.py [--networks efficientnet-lite0 ...]
 
-Heads are fitted on 30 photos of each kind of clothes, so that all are answered confidently (a flat
-softmax would prove nothing); EfficientNet-Lite0 is fine-tuned, the networks of Keras and the
-SavedModel have random weights. The photos to compare on are the valid odd ones (formats, modes, EXIF
-orientations, colour profiles) and photos of clothing, 100 together. Beside each export, three twins
-with a usual mistake are judged by the same check: colours in the wrong order, the whole photo squashed
-without a filter, the temperature left out.
+Heads are fitted on 30 photos of each kind of clothes, so that all are answered confidently (a
+flat softmax would prove nothing); EfficientNet-Lite0 is fine-tuned, the networks of Keras and the
+SavedModel have random weights. The photos to compare on are test photos of clothing, cut to odd
+sizes from 60 to 900 pixels and stored in the eight EXIF orientations, and the examples of EXIF
+orientations, so that the first 100 of all in random order are compared. Beside each export, three
+twins with a usual mistake are judged by the same check: colours in the wrong order, the whole photo
+squashed without a filter, the temperature left out.
 """
 
 from __future__ import annotations
@@ -60,14 +61,36 @@ def train(name: str) -> ImageClassifier:
 
 
 def gather(folder: Path) -> Path:
-    """The photos to compare on, in one folder of one class."""
-    root, target = photo_sets.data_root(), folder / "photos" / "any"
-    target.mkdir(parents=True)
-    odd = sorted(p for p in (root / "odd-images" / "valid-odd").rglob("*") if p.is_file())
-    clothing = sorted((root / "clothing" / "test").glob("*/*"))
-    for number, path in enumerate([*odd, *clothing[:: len(clothing) // COMPARED]]):
-        (target / f"{number:03d}-{path.name}").symlink_to(path.resolve())
-    return target.parent
+    """The photos to compare on: one folder per class, and one of photos without."""
+    root, target = photo_sets.data_root(), folder / "photos"
+    rng = np.random.default_rng(0)
+    for number, path in enumerate(sorted((root / "clothing" / "test").glob("*/*"))[::4]):
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+        sides = [int(rng.integers(60, 900)) for _ in range(2)]
+        orientation = number % 8 + 1
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored = image.resize(sides).transpose(WAYS[orientation]) if orientation > 1 else image
+        place = target / path.parent.name / f"{number:03d}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        stored.save(place, quality=92, exif=exif)
+    (target / "any").mkdir()
+    for path in (root / "odd-images" / "valid-odd" / "exif-orientation").iterdir():
+        (target / "any" / path.name).symlink_to(path.resolve())
+    return target
+
+
+# What a photo is stored as, so that its orientation turns it upright again.
+WAYS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 class Twin:
@@ -77,6 +100,7 @@ class Twin:
         self.runner, self.mistake, self.size, self.heat = runner, mistake, size, heat
 
     def run_squares(self, squares: Any) -> Any:
+        """Probabilities, with the mistake."""
         rows = self.runner.run_squares(
             squares[..., ::-1].copy() if self.mistake == "colour order" else squares
         )
@@ -86,6 +110,7 @@ class Twin:
         return heated / heated.sum(1, keepdims=True)
 
     def run_files(self, contents: Any) -> Any:
+        """Likewise, from files."""
         if self.mistake == "resize":
             images = [Image.open(io.BytesIO(c)).convert("RGB") for c in contents]
             sides = (self.size, self.size)
@@ -130,6 +155,7 @@ def main() -> None:
                     found = exporting.write(name).to_json()
                 except ExportError as error:
                     rows.append({"network": network, "format": name, "refused": str(error)})
+                    print(f"{network}, {name}: {error}", flush=True)
                     continue
                 parity = found["parity"]
                 trial = exporting._trial

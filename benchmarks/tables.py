@@ -106,6 +106,32 @@ def suggest() -> list[list[str]]:
     return [["photos", "labelled", "accuracy", "chosen by", "gain", "more than random"], *rows]
 
 
+def exports() -> list[list[str]]:
+    rows = []
+    for row in read("exports"):
+        if row["refused"]:
+            rows.append([row["network"], row["format"], row["refused"], *[""] * 6])
+            continue
+        rows.append(
+            [
+                row["network"],
+                row["format"],
+                f"{float(row['pixels: largest']):.1g}",
+                f"{row['pixels: changed']} of {row['photos']}",
+                f"{float(row['files: largest']):.2g} / {float(row['files: mean']):.2g}",
+                f"{row['files: changed']}, {row['files: unread']} unread",
+                f"{float(row['MB']):.1f}",
+                f"{float(row['ms']):.1f} ({float(row['bundle ms']):.1f})",
+                " / ".join(row[f"twin: {t}"] or "–" for t in _TWINS),
+            ]
+        )
+    header = ["network", "format", "pixels: largest", "changed", "files: largest / mean"]
+    return [[*header, "changed", "MB", "ms (bundle's)", "twins"], *rows]
+
+
+_TWINS = ("colour order", "resize", "temperature")
+
+
 def learning_curve() -> list[list[str]]:
     rows = [
         [
@@ -347,6 +373,7 @@ def trust() -> list[list[str]]:
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "suggest": suggest,
+    "exports": exports,
     "learning_curve": learning_curve,
     "quality": quality,
     "duplicates": duplicates,
