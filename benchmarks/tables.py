@@ -132,6 +132,14 @@ def exports() -> list[list[str]]:
 _TWINS = ("colour order", "resize", "temperature")
 
 
+def doctor_speed() -> list[list[str]]:
+    rows = [
+        [row["row"], row["photos"], row["classes"], f"{float(row['seconds']):.1f}"]
+        for row in read("doctor_speed")
+    ]
+    return [["", "photos", "classes", "seconds"], *rows]
+
+
 def learning_curve() -> list[list[str]]:
     rows = [
         [
@@ -373,6 +381,7 @@ def trust() -> list[list[str]]:
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "suggest": suggest,
+    "doctor_speed": doctor_speed,
     "exports": exports,
     "learning_curve": learning_curve,
     "quality": quality,

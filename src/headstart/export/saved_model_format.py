@@ -44,7 +44,12 @@ def _make_module(material: Material) -> Any:
     names = tf.constant([name.encode("utf-8", "replace") for name in material.bundle.class_names])
 
     def decode(data: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+        image = tf.cond(
+            tf.io.is_jpeg(data),
+            # As Pillow decodes; by default TensorFlow takes a faster, rougher way.
+            lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        )
         image.set_shape((None, None, 3))
         square = prepare_images(tf.cast(image[None], tf.float32), size)[0]
         return turn_upright(square, read_orientation(data))
