@@ -120,13 +120,13 @@ class Predictor:
                 turns into one of them.
             read: Gives the content of an item; by default paths are read.
         """
-        batches = map_photos(items, read or read_photo, self.bundle.image_size, self._compute)
+        batches = map_photos(items, read or read_photo, self.bundle.image_size, self.compute_rows)
         with contextlib.closing(batches) as results:
             for batch in results:
                 rows = iter(batch.rows)
                 for item, reason in zip(batch.order, batch.reasons, strict=True):
                     if reason is None:
-                        yield self._predict_row(item, next(rows))
+                        yield self.read_row(item, next(rows))
                     else:
                         yield Prediction(item, "", 0.0, np.empty(0, np.float32), reason)
 
@@ -138,7 +138,8 @@ class Predictor:
                 result[row] = prediction.probabilities
         return result
 
-    def _predict_row(self, item: Item, row: npt.NDArray[np.float32]) -> Prediction[Item]:
+    def read_row(self, item: Item, row: npt.NDArray[np.float32]) -> Prediction[Item]:
+        """What a row of `compute_rows` says of a photo."""
         count = len(self.class_names)
         row, novelty = row[:count], float(row[count]) if len(row) > count else None
         best = int(row.argmax())
@@ -168,7 +169,7 @@ class Predictor:
             )
         return np.asarray(found, np.float32)
 
-    def _compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def compute_rows(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """``(photo, class)`` probabilities, and a column of novelties where they are known."""
         rows = self._compute_view(images)
         if self.views > 1 and len(images):

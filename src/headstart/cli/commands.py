@@ -25,6 +25,7 @@ from headstart.cli.options import (
 )
 from headstart.cli.predict import evaluate, predict
 from headstart.cli.report import compare, report
+from headstart.cli.serve import serve
 from headstart.cli.suggest import suggest
 from headstart.cli.train import train
 
@@ -157,7 +158,7 @@ def features(
 
 
 for command in (
-    *(demo, train, predict, evaluate, explain, report, compare, export),
+    *(demo, train, predict, evaluate, explain, report, compare, export, serve),
     *(doctor, suggest, features, backbones),
 ):
     app.command()(command)

@@ -1,0 +1,1 @@
+"""Bundles behind HTTP: two standard protocols, a page, and a queue that does not grow."""

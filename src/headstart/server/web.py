@@ -1,0 +1,100 @@
+"""Files in, answers out; health, metrics, and the page."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from headstart.errors import HeadstartError, MissingPackageError
+from headstart.explain import Explainer
+from headstart.server.bodies import find_deadline, read_files
+from headstart.server.engine import describe
+from headstart.server.registry import Registry
+from headstart.server.settings import RequestError
+
+_POLICY = (
+    "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; media-src 'self' blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def make_router(registry: Registry) -> APIRouter:
+    """The routes outside of the protocols."""
+    router = APIRouter(tags=["Headstart"])
+    _add_health(router, registry)
+    _add_explain(router, registry)
+
+    @router.post("/predict", summary="Answers for files of a form")
+    async def predict(request: Request, model: str | None = None) -> dict[str, Any]:
+        engine = registry.get(model)
+        deadline = find_deadline(request, registry.settings)
+        found = await read_files(request, registry.settings)
+        answers = await engine.answer([content for _, content in found], deadline)
+        rows = [
+            {"file": name, **describe(engine, said)}
+            for (name, _), said in zip(found, answers, strict=True)
+        ]
+        return {"model": engine.name, "results": rows}
+
+    @router.get("/models", summary="What is served")
+    async def models() -> dict[str, Any]:
+        rows = [
+            {"name": e.name, "class_names": list(e.class_names), "digest": e.digest}
+            for e in registry.engines.values()
+        ]
+        return {"models": rows, "files": registry.settings.files}
+
+    @router.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        text = (files("headstart.server") / "page" / "index.html").read_text(encoding="utf-8")
+        return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY})
+
+    return router
+
+
+def _add_health(router: APIRouter, registry: Registry) -> None:
+    @router.get("/healthz", summary="Whether it answers at all")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @router.get("/readyz", summary="Whether it takes photos")
+    async def ready() -> dict[str, bool]:
+        if registry.is_draining:
+            raise RequestError(503, "The server is being stopped.")
+        return {"ready": True}
+
+    @router.get("/metrics", summary="For Prometheus")
+    async def metrics() -> Response:
+        return Response(generate_latest(registry.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_explain(router: APIRouter, registry: Registry) -> None:
+    explainers: dict[str, Explainer] = {}
+
+    @router.post("/explain", summary="What the answer for one file rests on")
+    async def explain(request: Request, model: str | None = None) -> dict[str, Any]:
+        engine = registry.get(model)
+        found = await read_files(request, registry.settings)
+        (said,) = await engine.answer([found[0][1]], find_deadline(request, registry.settings))
+        if said.problem is not None:
+            raise RequestError(400, f"The photo cannot be read: {said.problem}.")
+
+        def compute() -> dict[str, Any]:
+            if engine.digest not in explainers:
+                explainers[engine.digest] = Explainer(engine.predictor.bundle)
+            (each,) = explainers[engine.digest].explain([found[0][1]])
+            heat = [[round(float(value), 4) for value in row] for row in each.heat]
+            return {"label": each.label, "method": each.method, "heat": heat}
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, compute)
+        except MissingPackageError as error:
+            raise RequestError(501, str(error)) from None
+        except HeadstartError as error:
+            raise RequestError(400, str(error)) from None
