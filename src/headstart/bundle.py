@@ -88,7 +88,7 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputExistsError(f"{path} is a folder. Give a file name with -o.")
     if path.exists() and not force:
         raise OutputExistsError(
-            f"{path} exists already. Choose another name with -o, or overwrite it with --force."
+            f"{path} exists already. Choose another name, or overwrite it with --force."
         )
     folder = path.parent
     if not folder.is_dir():

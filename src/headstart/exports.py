@@ -17,7 +17,13 @@ from headstart.bundle import Bundle, load_bundle
 from headstart.data.decode import decode_photo
 from headstart.data.scan import Sample
 from headstart.data.table import scan_source
-from headstart.errors import ExportError, OutputExistsError, RunError, UnreadablePhotoError
+from headstart.errors import (
+    ExportError,
+    HeadstartError,
+    OutputExistsError,
+    RunError,
+    UnreadablePhotoError,
+)
 from headstart.export import EXPORTERS, get_exporter
 from headstart.export.card import write_card
 from headstart.export.material import Material, Pixels
@@ -140,7 +146,7 @@ class Exporting:
             size = sum(p.stat().st_size for p in _list_files(written))
             _replace(written, target)
         export = Export(name, target, size, exporter.reads, parity, faults)
-        self._write_beside(export, exporter.write_example(target.name, self.bundle.image_size))
+        self._write_beside(export, exporter.write_example(self.bundle.image_size))
         return export
 
     def write_all(self, told: Callable[[str, Export | Exception], None]) -> list[Export]:
@@ -150,7 +156,7 @@ class Exporting:
             try:
                 written.append(self.write(name))
                 told(name, written[-1])
-            except (ExportError, ImportError, OutputExistsError) as error:
+            except HeadstartError as error:
                 told(name, error)
         return written
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from headstart.bundle import WEIGHTS, Bundle, load_bundle
+from headstart.bundle import Bundle, load_bundle
 from headstart.data.scan import Manifest, Sample
 from headstart.data.thumbnails import make_heat_layer, make_thumbnail
 from headstart.errors import HeadstartError, RunError, UnreadablePhotoError, require_package
@@ -20,13 +21,15 @@ from headstart.explain import Explainer
 from headstart.features.extract import Progress, extract_manifest
 from headstart.files import write_bytes
 from headstart.models.loaders import load_prefix
-from headstart.runs import Answered, Run, load_run, name_bundle
+from headstart.runs import Answered, Run, check_bundle, load_run, name_bundle
 from headstart.training.examine import examine_features
 from headstart.training.findings import Examination
 from headstart.training.learning import measure_learning_curve
 from headstart.training.measure import select_rows
 
 NAME = "report.html"
+
+_LOGGER = logging.getLogger(__name__)
 
 # Pictures are inside the file: a few kilobytes each.
 _MOST_MISTAKES, _RIGHT_PER_CLASS, _MOST_RIGHT, _SIDE = 200, 8, 160, 144
@@ -70,6 +73,13 @@ def write_report(
         text = render_report(run.name, run.record, photos, note, curve, sections)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.folder} is damaged: {error!r}. Train again to write it.") from error
+    gone = sum(not answer.path.is_file() for answer in run.answers)
+    if gone:
+        _LOGGER.warning(
+            "%d of %d test photos are not where they were; the report shows no pictures of them.",
+            gone,
+            len(run.answers),
+        )
     target = Path(output) if output is not None else (run.folder or Path()) / NAME
     if target.is_dir():
         raise HeadstartError(f"{target} is a folder. Give a file name with -o.")
@@ -78,24 +88,16 @@ def write_report(
 
 
 def _find_bundle(path: Path, run: Run) -> Bundle | None:
-    """The bundle that the run is the record of; None where it is not beside the run folder.
-
-    Raises:
-        RunError: The bundle that was named is of another training.
-    """
+    """The bundle that the run is the record of; None where it is not beside the run folder."""
     folder = run.folder or Path()
-    is_named = path.exists() and path != folder
-    bundle = path if is_named else name_bundle(folder)
+    bundle = path if path.exists() and path != folder else name_bundle(folder)
     if not bundle.exists():
         return None
     found = load_bundle(bundle)
-    if found.manifest["members"][WEIGHTS]["sha256"] != run.record.get("weights"):
-        if not is_named:
-            return None
-        raise RunError(
-            f"{folder} is the record of another training than that of {bundle}. Train again, or "
-            "put the folder that belongs to it beside it."
-        )
+    try:
+        check_bundle(found, run)
+    except RunError:  # the folder was named, and another bundle lies beside it
+        return None
     return found
 
 

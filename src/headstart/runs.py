@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from headstart.bundle import WEIGHTS, Bundle, load_bundle
 from headstart.errors import OutputExistsError, RunError
 from headstart.files import digest_bytes, write_bytes
 
@@ -150,7 +151,9 @@ def load_run(path: Path) -> Run:
     """The record of a run, by its folder or by the bundle beside it.
 
     Raises:
-        RunError: There is none, it is damaged, or was written by a newer Headstart.
+        RunError: There is none, it is damaged, was written by a newer Headstart, or is of another
+            training than the bundle.
+        BundleError: The bundle is damaged.
     """
     folder = path if (path / RECORD).is_file() else name_run(path)
     try:
@@ -170,7 +173,23 @@ def load_run(path: Path) -> Run:
         split = tuple(_parse_rows(texts[SPLIT]))
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{folder / PREDICTIONS} is damaged: {error}.") from error
-    return Run(record, answers, split, folder)
+    run = Run(record, answers, split, folder)
+    if path != folder and path.exists():
+        check_bundle(load_bundle(path), run)
+    return run
+
+
+def check_bundle(bundle: Bundle, run: Run) -> None:
+    """Refuse to describe a bundle by the record of another training.
+
+    Raises:
+        RunError: They do not belong together.
+    """
+    if bundle.manifest["members"][WEIGHTS]["sha256"] != run.record.get("weights"):
+        raise RunError(
+            f"{run.folder} is the record of another training than that of {bundle.path}. Train "
+            "again, or put the folder that belongs to it beside it."
+        )
 
 
 def _check_record(folder: Path, record: Any, texts: Mapping[str, bytes]) -> None:

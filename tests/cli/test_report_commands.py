@@ -58,7 +58,7 @@ def test_compare_prints_a_row_per_run(folder: Path) -> None:
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
     assert "first" in text
-    assert "tune (last_block)" in text
+    assert "tune (last_block" in text
     assert "untested" in text
 
 
@@ -85,3 +85,13 @@ def test_a_worse_run_has_a_negative_gain(folder: Path) -> None:
         for pair in ((one, other), (other, one))
     ]
     assert ways[0]["difference"]["value"] == pytest.approx(-ways[1]["difference"]["value"])
+
+
+def test_a_record_of_another_training_is_not_compared(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copy(folder / "first.headstart", tmp_path / "first.headstart")
+    shutil.copytree(folder / "untested.run", tmp_path / "first.run")
+    done = run("compare", tmp_path / "first.headstart", folder / "first.run")
+    assert done.exit_code == 1
+    assert "is the record of another training" in str(done.exception)

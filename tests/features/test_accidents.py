@@ -110,7 +110,7 @@ def test_control_c_keeps_what_was_computed(scene: Scene, tmp_path: Path) -> None
     cache, bundle = scene.cache(tmp_path / "cache"), tmp_path / "a.headstart"
     stopped = scene.trainer.run(cache, bundle, Stop("shard", 0.0, 3, signal.SIGINT))
     assert stopped.status == 130
-    assert "Interrupted. Photos that were computed are in the cache" in stopped.stderr
+    assert "Interrupted. What was computed is kept" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not bundle.exists()
     found = verify_cache(cache)

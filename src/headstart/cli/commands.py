@@ -39,7 +39,7 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             from headstart.cli.output import print_error
 
-            print_error("Interrupted. Photos that were computed are in the cache; run it again.")
+            print_error("Interrupted. What was computed is kept; run it again to go on.")
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

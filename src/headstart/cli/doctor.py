@@ -109,6 +109,12 @@ def show_photos(
             markup=False,
             soft_wrap=True,
         )
+        if changes[0] and not any(sample.side for sample in found.samples):
+            out.stderr().print(
+                "note: train sets test photos aside from all photos, some of which have other "
+                "labels now; give it --test with photos whose labels a person has seen.",
+                soft_wrap=True,
+            )
 
 
 def _write_files(

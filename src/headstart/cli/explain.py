@@ -54,7 +54,8 @@ def explain(
     else:
         shown = [row for row in rows if row["problem"] is None]
         cells = ((r["path"], r["label"], f"{r['probability']:.1%}", r["picture"]) for r in shown)
-        out.print_rows(cells, "photo", "class", "probability", f"drawn by {explainer.method}")
+        if shown:
+            out.print_rows(cells, "photo", "class", "probability", f"drawn by {explainer.method}")
     for row in rows:
         if row["problem"] is not None:
             out.stderr().print(f"{row['path']}: {row['problem']}", markup=False, soft_wrap=True)

@@ -91,7 +91,16 @@ def _name(name: str, int8: bool) -> str:
 def _print_table(written: list[Export], refused: dict[str, str], folder: Path) -> None:
     from headstart.cli import output as out
 
-    header = ("file", "takes", "MB", "difference", "changed", "from files", "ms", "bundle ms")
+    header = (
+        "file",
+        "takes",
+        "MB",
+        "largest difference",
+        "other class",
+        "from files",
+        "ms",
+        "bundle ms",
+    )
     out.print_rows((_row(found) for found in written), *header)
     for found in written:
         accuracy = found.parity.accuracy

@@ -67,10 +67,13 @@ UnfreezeOption = Annotated[
     ),
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Of fine-tuning, at most.", show_default=False)
+    int | None, typer.Option(min=1, help="Of fine-tuning, at most; implies it.", show_default=False)
 ]
 LearningRateOption = Annotated[
-    float | None, typer.Option(help="Of fine-tuning; measured by default.", show_default=False)
+    float | None,
+    typer.Option(
+        help="Of fine-tuning; implies it, and is measured by default.", show_default=False
+    ),
 ]
 AugmentOption = Annotated[
     int | None,

@@ -46,6 +46,8 @@ def predict(
     predictions = predictor.predict(inputs, Input.check)
     rows = (out.with_path(prediction) for prediction in predictions)
     read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)
+    if not read + unread:
+        out.stderr().print("no photos were found")
     if unread:
         noun = "photo" if unread == 1 else "photos"
         out.stderr().print(f"{unread} of {read + unread} {noun} could not be read")

@@ -45,9 +45,10 @@ def report(
     import webbrowser
 
     from headstart.cli import output as out
+    from headstart.cli.tuning import show_log
     from headstart.report import write_report
 
-    with out.progress("features") as progress:
+    with show_log(), out.progress("features") as progress:
         path = write_report(bundle, output, measure=measure, progress=progress)
     out.stdout().print(f"wrote [bold]{path}[/]", soft_wrap=True)
     if sys.stdout.isatty() if show is None else show:
@@ -73,6 +74,8 @@ def compare(
     rows = [_row(run, gain) for run, gain in zip(found, gains, strict=True)]
     header = ("run", "backbone", "recipe", "trained on", "tested on", "accuracy", "log loss")
     out.print_rows(rows, *header, "seconds", f"points over {found[0].name}")
+    if any(gain is None for gain in gains[1:]):
+        out.stdout().print("–: no test photos in common with the first")
 
 
 def compare_runs(first: Run, other: Run) -> tuple[int, Comparison] | None:
@@ -112,7 +115,8 @@ def _row(run: Run, gain: tuple[int, Comparison] | None) -> tuple[str, ...]:
         loss = f"{evaluation.log_loss.value:.3f}"
     recipe = record["recipe"]["name"]
     if record["fine_tune"]:
-        recipe += f" ({record['fine_tune']['unfreeze']})"
+        kept = "" if record["fine_tune"]["share"] else ", the probe was kept"
+        recipe += f" ({record['fine_tune']['unfreeze']}{kept})"
     says = "–"
     if gain is not None:
         photos, found = gain

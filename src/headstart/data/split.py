@@ -262,7 +262,13 @@ def check_classes(manifest: Manifest) -> None:
         DatasetError: No photos, or one class.
     """
     names = manifest.class_names
-    refused = f" {len(manifest.problems)} files could not be used." if manifest.problems else ""
+    refused = ""
+    if manifest.problems:
+        first = manifest.problems[0]
+        refused = (
+            f" {len(manifest.problems)} could not be used, the first: {first.path} "
+            f"({first.reason})."
+        )
     if not names:
         raise DatasetError(f"No photos found.{refused} {_LAYOUT}")
     if len(names) == 1:

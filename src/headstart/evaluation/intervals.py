@@ -262,7 +262,7 @@ def estimate_repeated(
 
     >>> folds = [(np.array([0, 1]), np.array([2, 3])), (np.array([2, 3]), np.array([0, 1]))]
     >>> str(estimate_repeated([[True, True, False, True]], [folds]))
-    '0.750 [-4.752, 6.252]'
+    '0.750 [0.000, 1.000]'
     """
     right = np.asarray(hits, np.float64)
     scores, ratios = [], []
@@ -273,7 +273,7 @@ def estimate_repeated(
     count, value = len(scores), float(right.mean())
     variance = float(np.var(scores, ddof=1)) * (1 / count + float(np.mean(ratios)))
     half = student_quantile((1 + level) / 2, count - 1) * math.sqrt(variance)
-    return Estimate(value, value - half, value + half)
+    return Estimate(value, max(value - half, 0.0), min(value + half, 1.0))
 
 
 def _percentile_interval(

@@ -52,7 +52,7 @@ class Exporter:
             ExportError: The format cannot hold this network.
             MissingPackageError: A package is missing.
         """
-        require_package(*self.packages, purpose=f"exporting {self.suffix}")
+        require_package(*self.packages, purpose=f"exporting {self.suffix.lstrip('-.')}")
         write: Callable[..., None] = self._load().write
         with hushed():  # converters tell of their progress
             write(material, target, **dict(self.options))
@@ -63,10 +63,10 @@ class Exporter:
             runner: Runner = self._load().Runner(target)
         return runner
 
-    def write_example(self, name: str, image_size: int) -> str:
-        """A program of fewer than 20 lines that answers with the export alone."""
+    def write_example(self, image_size: int) -> str:
+        """A program of fewer than 20 lines that answers with the export it lies beside."""
         text: str = self._load().EXAMPLE
-        return text.format(file=name, size=image_size, kept=KEPT_SHARE)
+        return text.format(size=image_size, kept=KEPT_SHARE)
 
     def _load(self) -> Any:
         return import_module(f"headstart.export.{self.module}")

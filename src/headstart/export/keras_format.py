@@ -77,8 +77,8 @@ import keras
 import numpy as np
 from PIL import Image, ImageOps
 
-model = keras.saving.load_model("{file}")
-names = json.load(open("{file}.json"))["class_names"]
+model = keras.saving.load_model(sys.argv[0][:-3])
+names = json.load(open(sys.argv[0][:-3] + ".json"))["class_names"]
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     row = model.predict(np.asarray(image, np.float32)[None], verbose=0)[0]

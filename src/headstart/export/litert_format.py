@@ -144,8 +144,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
-names = zipfile.ZipFile("{file}").read("labels.txt").decode().splitlines()
-model = Interpreter("{file}")
+names = zipfile.ZipFile(sys.argv[0][:-3]).read("labels.txt").decode().splitlines()
+model = Interpreter(sys.argv[0][:-3])
 model.allocate_tensors()
 (image_in,), (row_out,) = model.get_input_details(), model.get_output_details()
 for path in sys.argv[1:]:

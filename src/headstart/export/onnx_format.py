@@ -90,7 +90,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-session = onnxruntime.InferenceSession("{file}")
+session = onnxruntime.InferenceSession(sys.argv[0][:-3])
 names = session.get_modelmeta().custom_metadata_map["class_names"].split("\\n")
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")

@@ -54,7 +54,7 @@ import numpy as np
 import openvino
 from PIL import Image, ImageOps
 
-model = openvino.Core().read_model("{file}/model.xml")
+model = openvino.Core().read_model(sys.argv[0][:-3] + "/model.xml")
 names = json.loads(model.get_rt_info("headstart").astype(str))["class_names"]
 compiled = openvino.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
 for path in sys.argv[1:]:

@@ -138,7 +138,7 @@ EXAMPLE = """\
 import sys
 import tensorflow as tf
 
-model = tf.saved_model.load("{file}/1").signatures["serving_default"]
+model = tf.saved_model.load(sys.argv[0][:-3] + "/1").signatures["serving_default"]
 for path in sys.argv[1:]:
     answer = model(image_bytes=tf.constant([open(path, "rb").read()]))
     label = answer["label"].numpy()[0].decode()

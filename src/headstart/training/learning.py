@@ -57,7 +57,8 @@ def measure_learning_curve(
     logits = hold_out(features, labels, num_classes, repeats, strength)
     hits = logits.argmax(2) == labels
     sizes = [round(float(np.mean([len(train) for train, _ in fold]))) for fold in repeats]
-    return fit_learning_curve(sizes, hits, np.asarray(groups), photos, seed)
+    # Where test photos are many, the largest part has more photos than were trained on.
+    return fit_learning_curve(sizes, hits, np.asarray(groups), max(photos, sizes[-1]), seed)
 
 
 def _cut_folds(

@@ -207,7 +207,7 @@ class Judge:
     def compare(
         self, split: Split, probabilities: Floats, probe: Outputs | None
     ) -> tuple[Contrast, ...]:
-        """The result beside the largest training class, and beside the probe where it was tuned.
+        """The result beside the test photos' largest class, and the probe where it was tuned.
 
         Args:
             split: Its test photos are those of the probabilities.
@@ -216,7 +216,8 @@ class Judge:
         """
         labels = list_labels(split.test, self.class_names)
         groups = [split.groups[sample.digest] for sample in split.test]
-        largest = Counter(sample.label for sample in split.train).most_common(1)[0][0]
+        # As `Evaluation.majority` has it: what is best among those that look at no photo.
+        largest = Counter(sample.label for sample in split.test).most_common(1)[0][0]
         answers = {"largest class": np.full(len(labels), self.class_names.index(largest))}
         if probe is not None:
             answers["probe"] = probe.compute(split.test)[1].argmax(1)

@@ -90,7 +90,7 @@ def plot_reliability(calibration: Calibration) -> str:
         _draw_intervals(axes, xs, shares, vertical=True)
         sizes = [20 + 180 * b.photos / max(b.photos for b in bins) for b in bins]
         ys = [share.value for share in shares]
-        axes.scatter(xs, ys, s=sizes, color=_ACCENT, alpha=0.75, zorder=3)
+        axes.scatter(xs, ys, s=sizes, color=_ACCENT, alpha=0.75, zorder=3, clip_on=False)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="said to be right", ylabel="was right")
         _percent_axis(axes.xaxis)
         _percent_axis(axes.yaxis)
@@ -113,7 +113,9 @@ def plot_classes(evaluation: Evaluation) -> str:
         axes = plot.axes
         places = list(range(len(rows)))
         _draw_intervals(axes, places, [share for _, share in rows], vertical=False)
-        axes.scatter([share.value for _, share in rows], places, s=36, color=_ACCENT, zorder=3)
+        axes.scatter(
+            [share.value for _, share in rows], places, s=36, color=_ACCENT, zorder=3, clip_on=False
+        )
         axes.set_yticks(places, [_shorten(name) for name, _ in rows], parse_math=False)
         axes.set(xlim=(0, 1.02), xlabel="of its photos answered right")
         axes.grid(axis="y", visible=False)
