@@ -140,6 +140,21 @@ def doctor_speed() -> list[list[str]]:
     return [["", "photos", "classes", "seconds"], *rows]
 
 
+def serving() -> list[list[str]]:
+    rows = []
+    for row in read("serving"):
+        latencies = " / ".join(row[name] for name in ("p50", "p95", "p99") if row[name])
+        share = f"{float(row['of in process']):.2f}" if row["of in process"] else ""
+        generator = f"{float(row['generator']):.0%}" if row["generator"] else ""
+        refused = row["not 2xx"] and f"{float(row['not 2xx']):.0f} of {float(row['answered']):.0f}"
+        speed = f"{float(row['per second']):.1f}"
+        rows.append(
+            [row["row"], row["connections"], speed, share, latencies, refused or "", generator]
+        )
+    header = ["", "connections", "per second", "of in process", "ms, p50 / p95 / p99", "429"]
+    return [[*header, "generator"], *rows]
+
+
 def learning_curve() -> list[list[str]]:
     rows = [
         [
@@ -381,6 +396,7 @@ def trust() -> list[list[str]]:
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "suggest": suggest,
+    "serving": serving,
     "doctor_speed": doctor_speed,
     "exports": exports,
     "learning_curve": learning_curve,
