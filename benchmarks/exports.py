@@ -34,7 +34,7 @@ from headstart.exports import Exporting
 from headstart.recipe import choose_recipe
 
 NETWORKS = ("efficientnet-lite0", "keras:mobilenet_v2", "keras:vgg16", "hub")
-PER_CLASS, COMPARED = 30, 100
+PER_CLASS, TWINS = 30, 40
 
 
 def train(name: str) -> ImageClassifier:
@@ -159,9 +159,7 @@ def main() -> None:
                     continue
                 parity = found["parity"]
                 trial = exporting._trial
-                trial = Trial(
-                    trial.contents[:COMPARED], trial.squares[:COMPARED], trial.labels[:COMPARED]
-                )
+                trial = Trial(trial.contents[:TWINS], trial.squares[:TWINS], trial.labels[:TWINS])
                 is_float = EXPORTERS[name].tolerance is not None
                 rows.append(
                     {

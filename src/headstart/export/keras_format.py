@@ -56,18 +56,25 @@ class Runner:
 
     def __init__(self, target: Path) -> None:
         import keras
+        import tensorflow as tf
 
-        self._model = keras.saving.load_model(target)  # its safe mode is on
+        model = keras.saving.load_model(target)  # its safe mode is on
+        size = model.get_layer(INNER).input_shape[1]
+        # One graph for photos of all sizes: call by call Keras would be ten times as slow.
+        whole = tf.TensorSpec((None, None, None, 3), tf.float32)
+        square = tf.TensorSpec((None, size, size, 3), tf.float32)
+        self._run = tf.function(lambda x: model(x, training=False), [whole])
+        inner = model.get_layer(INNER)
+        self._run_inner = tf.function(lambda x: inner(x, training=False), [square])
 
     def run_squares(self, squares: Pixels) -> Floats:
         """``(photo, class)`` probabilities of the network's squares."""
-        inner = self._model.get_layer(INNER)
-        return np.asarray(inner(squares.astype(np.float32), training=False))
+        return np.asarray(self._run_inner(squares.astype(np.float32)))
 
     def run_files(self, contents: list[bytes]) -> list[Floats | None]:
         """``(class,)`` probabilities of each file, decoded by Pillow as the example does."""
         images = (read_upright(content)[None].astype(np.float32) for content in contents)
-        return [np.asarray(self._model(image, training=False))[0] for image in images]
+        return [np.asarray(self._run(image))[0] for image in images]
 
 
 EXAMPLE = """\
