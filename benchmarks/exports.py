@@ -53,8 +53,10 @@ def train(name: str) -> ImageClassifier:
         backbone = f"hub:{saved_models.reusable()}"
     else:
         from headstart import load_backbone
+        from headstart.testing import settle
 
         backbone = load_backbone(name, weights=None)
+        settle(backbone)  # as random weights come, deep layers would give the same for every photo
     found = ImageClassifier(backbone, recipe=recipe).fit(paths, labels)
     print(f"{name}: training accuracy {found.score(paths, labels):.3f}", flush=True)
     return found
