@@ -266,7 +266,7 @@ def check_classes(manifest: Manifest) -> None:
     if manifest.problems:
         first = manifest.problems[0]
         refused = (
-            f" {len(manifest.problems)} could not be used, the first: {first.path} "
+            f" {len(manifest.problems)} files could not be used, the first: {first.path} "
             f"({first.reason})."
         )
     if not names:

@@ -43,6 +43,11 @@ def make_router(registry: Registry) -> APIRouter:
         _check_ready(registry)
         return {"ready": True}
 
+    _add_models(router, registry)
+    return router
+
+
+def _add_models(router: APIRouter, registry: Registry) -> None:
     @router.get("/models/{name}", summary="Inputs and outputs")
     @router.get("/models/{name}/versions/{version}", summary="Inputs and outputs")
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
@@ -66,8 +71,6 @@ def make_router(registry: Registry) -> APIRouter:
             if each.problem is not None:
                 raise RequestError(400, f"Photo {each.item} cannot be read: {each.problem}.")
         return _respond(engine, head, answers)
-
-    return router
 
 
 def _check_ready(registry: Registry) -> None:
