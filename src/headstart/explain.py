@@ -12,6 +12,7 @@ square at each place costs (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,11 @@ class Explainer:
         self.method = "occlusion" if self._maps is None else "grad-cam"
         arrays = parse_arrays(self.bundle.members[WEIGHTS])
         self._kernel, self._bias = arrays["head/kernel"], arrays["head/bias"]
-        self._features = open_outputs(graph, ("features",))
+
+    @functools.cached_property
+    def _features(self) -> Callable[[npt.NDArray[np.uint8]], list[Floats]]:
+        # For occlusion: with a map, the features come from the same pass as the map.
+        return open_outputs(self.bundle.members[GRAPH], ("features",))
 
     def explain(
         self,
@@ -152,18 +157,27 @@ class Explainer:
         nothing = np.zeros((1, 1), np.float32)
         with contextlib.closing(batches) as results:
             for batch in results:
-                rows = iter(batch.rows)
-                for item, reason in zip(batch.order, batch.reasons, strict=True):
+                for item, found, reason in batch.outcomes:
                     if reason is None:
-                        number, probability, heat = next(rows)
+                        number, probability, heat = found
                         yield Explanation(item, names[number], probability, self.method, heat)
                     else:
                         yield Explanation(item, "", 0.0, self.method, nothing, reason)
 
+    def explain_square(self, square: npt.NDArray[np.uint8]) -> Explanation[None]:
+        """An explanation of the answer for a decoded photo.
+
+        Args:
+            square: ``(size, size, 3)`` as the network sees it.
+        """
+        number, probability, heat = self._explain_image(square, None)
+        label = self.bundle.class_names[number]
+        return Explanation(None, label, probability, self.method, heat)
+
     def _explain_image(
         self, image: npt.NDArray[np.uint8], wanted: int | None
     ) -> tuple[int, float, Floats]:
-        maps, features = None, None
+        maps = None
         if self._maps is not None:
             maps, features = self._maps.compute_maps(image[None])
         else:

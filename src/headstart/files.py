@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from headstart.errors import CacheError, HeadstartError
 
@@ -132,6 +134,19 @@ def sweep_temporary(path: Path) -> None:
                 with contextlib.suppress(OSError):
                     if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
                         Path(entry.path).unlink()
+
+
+def dump_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    r"""A CSV file; None is an empty cell, and names that are not UTF-8 keep their bytes.
+
+    >>> dump_table(["path", "label"], [{"path": "a.jpg", "label": None}])
+    b'path,label\na.jpg,\n'
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)  # which writes None as nothing
+    return text.getvalue().encode(errors="surrogateescape")
 
 
 def make_folder(path: Path) -> Path:

@@ -123,10 +123,9 @@ class Predictor:
         batches = map_photos(items, read or read_photo, self.bundle.image_size, self.compute_rows)
         with contextlib.closing(batches) as results:
             for batch in results:
-                rows = iter(batch.rows)
-                for item, reason in zip(batch.order, batch.reasons, strict=True):
+                for item, row, reason in batch.outcomes:
                     if reason is None:
-                        yield self.read_row(item, next(rows))
+                        yield self.read_row(item, row)
                     else:
                         yield Prediction(item, "", 0.0, np.empty(0, np.float32), reason)
 

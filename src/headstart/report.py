@@ -11,8 +11,8 @@ import numpy as np
 
 from headstart.bundle import Bundle, load_bundle
 from headstart.data.scan import Manifest, Sample
-from headstart.data.thumbnails import make_heat_layer, make_thumbnail
-from headstart.errors import HeadstartError, RunError, UnreadablePhotoError, require_package
+from headstart.data.thumbnails import make_heat_layer, try_thumbnail
+from headstart.errors import HeadstartError, RunError, require_package
 from headstart.evaluation.gallery import Section
 from headstart.evaluation.learning_curve import LearningCurve
 from headstart.evaluation.pages.plots import get_heat_colours
@@ -156,10 +156,7 @@ def _choose(answers: Sequence[Answered]) -> tuple[list[Answered], str]:
 
 
 def _show(answer: Answered, heat: bytes) -> Photo:
-    try:
-        picture = make_thumbnail(answer.path, _SIDE)
-    except UnreadablePhotoError:
-        picture = heat = b""
+    picture = try_thumbnail(answer.path, _SIDE)
     novel = None if answer.novelty is None else answer.novelty > 1
     name = f"{answer.path.parent.name}/{answer.path.name}"
     return Photo(

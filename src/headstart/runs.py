@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 from headstart.bundle import WEIGHTS, Bundle, load_bundle
 from headstart.errors import OutputExistsError, RunError
-from headstart.files import digest_bytes, write_bytes
+from headstart.files import digest_bytes, dump_table, write_bytes
 
 FORMAT = 1
 RECORD, PREDICTIONS, SPLIT = "run.json", "predictions.csv", "split.csv"
@@ -114,8 +114,8 @@ def save_run(run: Run, folder: Path, *, force: bool = False) -> Path:
     check_run_output(folder, force)
     folder.mkdir(exist_ok=True)
     texts = {
-        PREDICTIONS: _dump_rows([f.name for f in fields(Answered)], map(asdict, run.answers)),
-        SPLIT: _dump_rows(_SPLIT_COLUMNS, run.split),
+        PREDICTIONS: dump_table([f.name for f in fields(Answered)], map(asdict, run.answers)),
+        SPLIT: dump_table(_SPLIT_COLUMNS, run.split),
     }
     for name, data in texts.items():
         write_bytes(folder / name, data)
@@ -208,15 +208,6 @@ def _check_record(folder: Path, record: Any, texts: Mapping[str, bytes]) -> None
                 f"{folder / name} is not what was written beside {RECORD}: its digest differs. "
                 "Train again to write both."
             )
-
-
-def _dump_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if value is None else value for key, value in row.items()})
-    return text.getvalue().encode(errors="surrogateescape")
 
 
 def _parse_rows(data: bytes) -> list[dict[str, str]]:

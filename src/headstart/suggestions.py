@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +15,12 @@ from headstart.data.decode import LIMITS
 from headstart.data.scan import Problem, check_file, list_files
 from headstart.data.split import SIDES
 from headstart.data.stream import map_photos
-from headstart.data.thumbnails import make_thumbnail
+from headstart.data.thumbnails import try_thumbnail
 from headstart.errors import DatasetError, HeadstartError, UnreadablePhotoError
 from headstart.evaluation.gallery import Card, Section, render_gallery
 from headstart.evaluation.novelty import normalise_rows
 from headstart.evaluation.selection import measure_margins, select_photos
-from headstart.files import digest_file, write_bytes
+from headstart.files import digest_file, dump_table, write_bytes
 from headstart.predictor import Predictor
 from headstart.runtimes.onnx_runtime import open_outputs
 
@@ -82,13 +80,19 @@ class Suggestions:
             OutputExistsError, HeadstartError: It exists, or cannot be written.
         """
         check_output(path, force)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "label", "answer", "probability", "other", "other_probability"])
-        for row in self.rows:
-            figures = (f"{row.probability:.4f}", row.other, f"{row.other_probability:.4f}")
-            writer.writerow([row.path.absolute(), "", row.label, *figures])
-        write_bytes(path, text.getvalue().encode(errors="surrogateescape"))
+        columns = ("path", "label", "answer", "probability", "other", "other_probability")
+        rows = (
+            {
+                "path": row.path.absolute(),
+                "label": None,
+                "answer": row.label,
+                "probability": f"{row.probability:.4f}",
+                "other": row.other,
+                "other_probability": f"{row.other_probability:.4f}",
+            }
+            for row in self.rows
+        )
+        write_bytes(path, dump_table(columns, rows))
 
     def write_html(self, path: Path, *, force: bool = False) -> None:
         """A page with the photos; it needs nothing else.
@@ -99,7 +103,12 @@ class Suggestions:
         """
         check_output(path, force)
         cards = tuple(
-            Card(f"{row.label} or {row.other}?", row.says, row.path.name, (_show(row.path),))
+            Card(
+                f"{row.label} or {row.other}?",
+                row.says,
+                row.path.name,
+                (try_thumbnail(row.path, _SIDE),),
+            )
             for row in self.rows
         )
         section = Section("Worth a label", "", cards, len(cards))
@@ -211,10 +220,3 @@ def _suggest(path: Path, odds: Floats, names: Sequence[str]) -> Suggestion:
     first, second = np.argsort(-odds, kind="stable")[:2]
     figures = names[first], float(odds[first]), names[second], float(odds[second])
     return Suggestion(path, *figures, None)
-
-
-def _show(path: Path) -> bytes:
-    try:
-        return make_thumbnail(path, _SIDE)
-    except UnreadablePhotoError:
-        return b""

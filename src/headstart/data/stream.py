@@ -14,7 +14,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,13 @@ class Batch(Generic[Item]):
     damages: Said
     rows: npt.NDArray[Any]
     seconds: dict[str, float]
+
+    @property
+    def outcomes(self) -> Iterator[tuple[Item, Any, str | None]]:
+        """Each photo as it came, with its row, or None and why it could not be read."""
+        rows = iter(self.rows)
+        for item, why in zip(self.order, self.reasons, strict=True):
+            yield item, next(rows) if why is None else None, why
 
     @property
     def items(self) -> list[Item]:

@@ -34,6 +34,14 @@ def make_thumbnail(content: Path | Content, side: int = 96) -> bytes:
     return stream.getvalue()
 
 
+def try_thumbnail(content: Path | Content, side: int = 96) -> bytes:
+    """What `make_thumbnail` gives; no bytes where the photo cannot be read any more."""
+    try:
+        return make_thumbnail(content, side)
+    except UnreadablePhotoError:
+        return b""
+
+
 def open_upright(content: Path | Content, side: int) -> Image.Image:
     """The whole photo as RGB, upright, its longer side ``side`` pixels at most.
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headstart.data.thumbnails import read_upright
 from headstart.errors import ExportError
-from headstart.export.material import Material, Pixels
+from headstart.export.material import Floats, Material, Pixels
 from headstart.export.preparation import prepare_images
 
 if TYPE_CHECKING:
     import keras
-
-Floats = np.ndarray[Any, np.dtype[np.floating]]
 
 # The layer that takes the network's squares.
 INNER = "classifier"

@@ -14,11 +14,9 @@ import numpy as np
 
 from headstart.data.decode import decode_photo
 from headstart.errors import ExportError, UnreadablePhotoError
-from headstart.export.material import Material, Pixels
+from headstart.export.material import Floats, Material, Pixels
 from headstart.files import write_bytes
 from headstart.runtimes import shorten
-
-Floats = np.ndarray[Any, np.dtype[np.floating]]
 
 
 def write(material: Material, target: Path, precision: str = "float32") -> None:

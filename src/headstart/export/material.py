@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from headstart.data.thumbnails import read_upright
-from headstart.export.material import Material, Pixels
+from headstart.export.material import Floats, Material, Pixels
 from headstart.export.preparation import prepare_images
 from headstart.files import write_bytes
 from headstart.runtimes.onnx_runtime import open_outputs
 
 if TYPE_CHECKING:
     import onnx
-
-Floats = np.ndarray[Any, np.dtype[np.floating]]
 
 _OPSET = 17
 

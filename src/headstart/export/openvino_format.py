@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from headstart.data.thumbnails import read_upright
-from headstart.export.material import Material, Pixels
+from headstart.export.material import Floats, Material, Pixels
 from headstart.export.onnx_format import make_graph
-
-Floats = np.ndarray[Any, np.dtype[np.floating]]
 
 XML = "model.xml"
 

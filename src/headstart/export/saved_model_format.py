@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.evaluation.trust import COVERAGE, PRECISION
-from headstart.export.material import Material, Pixels
+from headstart.export.material import Floats, Material, Pixels
 from headstart.export.orientation import read_orientation, turn_upright
 from headstart.export.preparation import prepare_images
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-Floats = np.ndarray[Any, np.dtype[np.floating]]
 
 # TensorFlow Serving looks for numbered versions in a model's folder.
 VERSION = "1"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import numpy as np
 from headstart.bundle import check_output
 from headstart.errors import OutputExistsError
 from headstart.features.extract import CachedFeatures
-from headstart.files import atomic_write, write_bytes
+from headstart.files import atomic_write, dump_table, write_bytes
 
 # Rows that are in memory at once.
 _ROWS = 1024
@@ -51,11 +49,10 @@ def save_features(features: CachedFeatures, path: Path, *, force: bool = False) 
         for start in range(0, len(samples), _ROWS):
             rows = features.read(samples[start : start + _ROWS])
             file.write(np.ascontiguousarray(rows, "<f2").data)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "path", "label"])
-    for row, sample in enumerate(features.samples):
-        writer.writerow([row, sample.path, sample.label])
+    named = (
+        {"row": row, "path": sample.path, "label": sample.label}
+        for row, sample in enumerate(features.samples)
+    )
     table = path.with_suffix(".csv")
-    write_bytes(table, text.getvalue().encode(errors="surrogateescape"))
+    write_bytes(table, dump_table(("row", "path", "label"), named))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from headstart.bundle import GRAPH
 from headstart.data.decode_pool import DecodePool
 from headstart.data.stream import BATCH_SIZE, read_image
 from headstart.errors import UnreadablePhotoError
+from headstart.explain import Explainer, Explanation
 from headstart.predictor import Prediction, Predictor
 from headstart.server.metrics import Metrics
 from headstart.server.settings import RequestError, Settings
@@ -110,12 +112,37 @@ class Engine:
     async def _answer_one(self, number: int, photo: Photo, deadline: float) -> Prediction[int]:
         loop = asyncio.get_running_loop()
         try:
-            pixels = await loop.run_in_executor(self._decoding, self._decode, photo, deadline)
+            pixels = await self.decode(photo, deadline)
         except UnreadablePhotoError as error:
             return Prediction(number, "", 0.0, np.empty(0, np.float32), str(error))
         waiting = _Waiting(pixels, deadline, loop.create_future())
         self._queue.put_nowait(waiting)
         return self.predictor.read_row(number, await waiting.answer)
+
+    async def decode(self, photo: Photo, deadline: float) -> npt.NDArray[np.uint8]:
+        """The network's square of a photo.
+
+        Raises:
+            UnreadablePhotoError: With the reason.
+            RequestError: 504, the deadline passed.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoding, self._decode, photo, deadline)
+
+    async def explain(self, square: npt.NDArray[np.uint8]) -> Explanation[None]:
+        """What the answer for a decoded photo rests on.
+
+        Raises:
+            MissingPackageError: Grad-CAM needs the package onnx.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._computing, lambda: self._explainer.explain_square(square)
+        )
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.predictor.bundle)
 
     def _decode(self, photo: Photo, deadline: float) -> npt.NDArray[np.uint8]:
         self._check(deadline)

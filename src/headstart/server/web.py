@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib.resources import files
 from typing import Any
 
@@ -11,7 +10,6 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headstart.errors import HeadstartError, MissingPackageError
-from headstart.explain import Explainer
 from headstart.server.bodies import find_deadline, read_files
 from headstart.server.engine import describe
 from headstart.server.registry import Registry
@@ -75,25 +73,19 @@ def _add_health(router: APIRouter, registry: Registry) -> None:
 
 
 def _add_explain(router: APIRouter, registry: Registry) -> None:
-    explainers: dict[str, Explainer] = {}
-
     @router.post("/explain", summary="What the answer for one file rests on")
     async def explain(request: Request, model: str | None = None) -> dict[str, Any]:
         engine = registry.get(model)
-        found = await read_files(request, registry.settings)
-        (said,) = await engine.answer([found[0][1]], find_deadline(request, registry.settings))
+        deadline = find_deadline(request, registry.settings)
+        (_, photo), *_ = await read_files(request, registry.settings)
+        (said,) = await engine.answer([photo], deadline)
         if said.problem is not None:
             raise RequestError(400, f"The photo cannot be read: {said.problem}.")
 
-        def compute() -> dict[str, Any]:
-            if engine.digest not in explainers:
-                explainers[engine.digest] = Explainer(engine.predictor.bundle)
-            (each,) = explainers[engine.digest].explain([found[0][1]])
+        try:
+            each = await engine.explain(await engine.decode(photo, deadline))
             heat = [[round(float(value), 4) for value in row] for row in each.heat]
             return {"label": each.label, "method": each.method, "heat": heat}
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(None, compute)
         except MissingPackageError as error:
             raise RequestError(501, str(error)) from None
         except HeadstartError as error:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,9 @@ from typing import Any
 from headstart.bundle import check_output
 from headstart.data.scan import Sample
 from headstart.data.stream import Content
-from headstart.data.thumbnails import make_thumbnail
-from headstart.errors import UnreadablePhotoError
+from headstart.data.thumbnails import try_thumbnail
 from headstart.evaluation.gallery import Card, Section, render_gallery
-from headstart.files import write_bytes
+from headstart.files import dump_table, write_bytes
 
 KINDS = {
     "unreadable": "files that cannot be used",
@@ -109,7 +106,7 @@ class Examination:
         Raises:
             OutputExistsError, HeadstartError: It exists, or cannot be written.
         """
-        rows = ({k: "" if v is None else v for k, v in asdict(f).items()} for f in self.findings)
+        rows = (asdict(finding) for finding in self.findings)
         _write_table(path, list(Finding.__dataclass_fields__), rows, force)
 
     def write_html(self, path: Path, *, title: str = "photos", force: bool = False) -> None:
@@ -176,21 +173,16 @@ def _show_finding(finding: Finding, content: Mapping[Path, Content | None]) -> C
         return Card(title, finding.says, "")
     name = f"{finding.path.parent.name}/{finding.path.name}"
     paths = [path for path in (finding.path, finding.other) if path is not None]
-    pictures = () if finding.kind == "unreadable" else tuple(_show(p, content) for p in paths)
+    pictures = (
+        ()
+        if finding.kind == "unreadable"
+        else tuple(try_thumbnail(content.get(p) or p, _SIDE) for p in paths)
+    )
     return Card(title or "no class", finding.says, name, pictures)
 
 
-def _show(path: Path, content: Mapping[Path, Content | None]) -> bytes:
-    try:
-        return make_thumbnail(content.get(path) or path, _SIDE)
-    except UnreadablePhotoError:
-        return b""
-
-
-def _write_table(path: Path, columns: list[str], rows: Any, force: bool) -> None:
+def _write_table(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], force: bool
+) -> None:
     check_output(path, force)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode(errors="surrogateescape"))
+    write_bytes(path, dump_table(columns, rows))

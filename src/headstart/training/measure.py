@@ -14,8 +14,8 @@ import numpy.typing as npt
 from headstart.data.scan import Sample
 from headstart.data.split import Split, list_folds
 from headstart.data.stream import map_photos
-from headstart.data.thumbnails import make_thumbnail
-from headstart.errors import DatasetError, UnreadablePhotoError
+from headstart.data.thumbnails import try_thumbnail
+from headstart.errors import DatasetError
 from headstart.evaluation.intervals import (
     Estimate,
     compare_hits,
@@ -67,10 +67,7 @@ class Answer:
     def show(self) -> tuple[bytes, str]:
         """A thumbnail (empty when the photo cannot be read any more) and what to say of it."""
         sample = self.sample
-        try:
-            picture = make_thumbnail(sample.path if sample.content is None else sample.content)
-        except UnreadablePhotoError:
-            picture = b""
+        picture = try_thumbnail(sample.path if sample.content is None else sample.content)
         says = f"{self.answer} ({self.probability:.0%}), in truth {sample.label}"
         return picture, f"{sample.path.name}: {says}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,7 @@ def _list_problems(problems: Iterable[Problem]) -> list[dict[str, str]]:
 
 
 def _count(samples: Iterable[Sample]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for sample in samples:
-        counts[sample.label] = counts.get(sample.label, 0) + 1
-    return dict(sorted(counts.items()))
+    return dict(sorted(Counter(sample.label for sample in samples).items()))
 
 
 def _describe(answer: Answer, group: str) -> Answered:
