@@ -19,8 +19,8 @@ import photos as photo_sets
 from measure import make_parser, save_rows
 from PIL import Image, ImageFilter
 
-from headstart.data.decode import decode_photo
-from headstart.data.quality import QUALITY_SIDE, measure_quality
+from headstart.data.decode import decode_checked
+from headstart.data.quality import QUALITY_MARGIN, QUALITY_SIDE, measure_quality
 from headstart.data.scan import Sample
 from headstart.training.examine import find_poor
 
@@ -65,7 +65,11 @@ def main() -> None:
         images = [Image.open(paths[number]).convert("RGB") for number in order]
         usual = None
         for blur, light in ((0, 1), *((b, 1) for b in BLURS), *((0, v) for v in LIGHTS)):
-            pixels = [decode_photo(change(i, blur, light), QUALITY_SIDE) for i in images]
+            changed = [change(image, blur, light) for image in images]
+            pixels = [
+                decode_checked(photo, QUALITY_SIDE, draft_margin=QUALITY_MARGIN)[0]
+                for photo in changed
+            ]
             figures = measure_quality(np.stack(pixels))
             usual = figures if usual is None else usual
             found = judge(figures, usual)

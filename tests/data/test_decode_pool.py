@@ -32,6 +32,32 @@ def test_pixels_equal_those_of_the_decoder_in_process(tmp_path: Path) -> None:
             np.testing.assert_array_equal(pool.decode(content), decode_photo(encode(), 16))
 
 
+def test_pixels_come_through_the_pipe_where_memory_cannot_be_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode_pool, "open_shared", lambda _: None)
+    with DecodePool(16, workers=1) as pool:
+        pixels, damage = pool.decode_checked(encode("lime"))
+    np.testing.assert_array_equal(pixels, decode_photo(encode("lime"), 16))
+    assert damage is None
+
+
+def test_pixels_are_the_callers_own_although_memory_is_shared() -> None:
+    with DecodePool(8, workers=1) as pool:
+        red, blue = pool.decode(encode("red")), pool.decode(encode("blue"))
+    assert (tuple(red[4, 4]), tuple(blue[4, 4])) == ((255, 0, 0), (0, 0, 255))
+
+
+def test_a_smaller_margin_gives_nearly_the_same_pixels_of_a_jpeg() -> None:
+    rows, columns = np.mgrid[:240, :320]
+    smooth = np.stack([rows / 2, columns / 3, (rows + columns) / 4], 2).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(smooth).save(stream, "JPEG", quality=95)
+    with DecodePool(64, workers=1) as exact, DecodePool(64, workers=1, draft_margin=1.0) as fast:
+        ones, others = (pool.decode(stream.getvalue()) for pool in (exact, fast))
+    assert 0 < np.abs(ones.astype(int) - others).max() <= 4
+
+
 def test_many_threads_get_their_own_answers() -> None:
     colours = [(7 * n % 256, 13 * n % 256, n) for n in range(60)]
     photos = [encode(f"#{r:02x}{g:02x}{b:02x}") for r, g, b in colours]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import mmap
 import os
 import queue
 import subprocess
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from headstart.data.decode import Pixels
-from headstart.data.decode_worker import read_message, write_message
+from headstart.data.decode import DRAFT_MARGIN, Pixels
+from headstart.data.decode_worker import open_shared, read_message, write_message
 from headstart.errors import HeadstartError, UnreadablePhotoError
 
 # A photo of a hundred million pixels takes three seconds; what takes ten times that hangs.
@@ -42,6 +44,7 @@ class DecodePool:
         image_size: Side of the square pixels.
         workers: Processes; one per core by default.
         photo_seconds: A photo that takes longer is given up, with its process.
+        draft_margin: See `headstart.data.decode.decode_checked`.
 
     >>> with DecodePool(8, workers=1) as pool:
     ...     pool.decode(b"no image")
@@ -51,13 +54,17 @@ class DecodePool:
     """
 
     def __init__(
-        self, image_size: int, workers: int | None = None, photo_seconds: float = PHOTO_SECONDS
+        self,
+        image_size: int,
+        workers: int | None = None,
+        photo_seconds: float = PHOTO_SECONDS,
+        draft_margin: float = DRAFT_MARGIN,
     ) -> None:
         self.image_size = image_size
         self._photo_seconds = photo_seconds
         count = workers or os.cpu_count() or 1
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
-        self._all = [_Worker(image_size) for _ in range(count)]
+        self._all = [_Worker(image_size, draft_margin) for _ in range(count)]
         for worker in reversed(self._all):
             self._idle.put(worker)
         self._lock, self._seconds = threading.Lock(), 0.0
@@ -125,11 +132,12 @@ class DecodePool:
 class _Worker:
     """One process and its pipes; a dead one is replaced at the next photo."""
 
-    def __init__(self, image_size: int) -> None:
-        self._image_size = image_size
+    def __init__(self, image_size: int, draft_margin: float) -> None:
+        self._image_size, self._draft_margin = image_size, draft_margin
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline = float("inf")
         self._was_late = False
+        self._shared: mmap.mmap | None = None
 
     def decode(self, content: Path | bytes, seconds: float) -> tuple[Pixels, str | None]:
         # A process may have died while idle, or of what the photo before left in its memory: the
@@ -168,6 +176,8 @@ class _Worker:
         if kind == b"e":
             raise UnreadablePhotoError(data.decode())
         count = self._image_size**2 * 3
+        if self._shared is not None:
+            data += self._shared[:]  # a copy: the next photo comes to the same place
         damage = data[: len(data) - count].decode().strip() or None
         pixels = np.frombuffer(data, np.uint8, count, len(data) - count)
         return pixels.reshape(self._image_size, self._image_size, 3), damage
@@ -192,14 +202,22 @@ class _Worker:
         code = _CHILD.format(path=sys.path)
         # One thread: workers are as many as cores, and BLAS threads would reserve address space.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        shared = open_shared(self._image_size)
+        argument = json.dumps([self._image_size, self._draft_margin, shared])
         try:
+            if shared is not None:
+                self._shared = mmap.mmap(shared, self._image_size**2 * 3)
             return subprocess.Popen(  # noqa: S603 - our own interpreter and code
-                [sys.executable, "-c", code, str(self._image_size)],
+                [sys.executable, "-c", code, argument],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # image libraries print warnings there
                 bufsize=2**20,
                 env=environment,
+                pass_fds=() if shared is None else (shared,),
             )
         except OSError as error:
             raise HeadstartError(f"A decoding process could not be started: {error}.") from error
+        finally:
+            if shared is not None:
+                os.close(shared)

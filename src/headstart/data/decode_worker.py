@@ -6,13 +6,17 @@ run the caller's main script again. It may be killed at any moment: it holds not
 Messages are a kind byte, a length (8 bytes, little-endian) and that many bytes.
 Requests: ``p`` a path, ``b`` the bytes of an image file, ``d`` the sha256 that a file's bytes must
 have (in hexadecimal) and its path. Answers: ``o`` pixels; ``f`` pixels, after a line that says why
-the photo may be corrupt; ``e`` a reason.
+the photo may be corrupt; ``e`` a reason. Where the system has memory that two processes can share
+without a name (`open_shared`), the pixels of an answer lie there and not in the message: through a
+pipe, 150 kB cost a third of what decoding them does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
+import mmap
 import os
 import struct
 import sys
@@ -42,7 +46,25 @@ def read_message(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
     return (kind, data) if len(data) == length else None
 
 
-def serve(requests: IO[bytes], answers: IO[bytes], image_size: int) -> None:
+def open_shared(image_size: int) -> int | None:
+    """A file descriptor of memory for one photo's pixels; None where there is no such thing."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        shared = os.memfd_create("headstart pixels")
+        os.posix_fallocate(shared, 0, image_size**2 * 3)  # or a write to it could be fatal later
+    except OSError:
+        return None
+    return shared
+
+
+def serve(
+    requests: IO[bytes],
+    answers: IO[bytes],
+    image_size: int,
+    draft_margin: float,
+    shared: mmap.mmap | None,
+) -> None:
     """Answer requests until there are no more."""
     from headstart.data.decode import decode_checked
     from headstart.errors import UnreadablePhotoError
@@ -55,9 +77,13 @@ def serve(requests: IO[bytes], answers: IO[bytes], image_size: int) -> None:
             content = data if kind == b"b" else Path(os.fsdecode(data)).read_bytes()
             if digest and digest_bytes(content) != digest.decode():
                 raise UnreadablePhotoError("changed while running; run again")
-            pixels, damage = decode_checked(content, image_size)
+            pixels, damage = decode_checked(content, image_size, draft_margin=draft_margin)
             kind, line = (b"f", f"{damage}\n".encode()) if damage else (b"o", b"")
-            write_message(answers, kind, line + pixels.tobytes())
+            if shared is None:
+                line += pixels.tobytes()
+            else:
+                shared[:] = pixels.data.cast("B")
+            write_message(answers, kind, line)
         except UnreadablePhotoError as error:
             write_message(answers, b"e", str(error).encode(errors="replace"))
         except MemoryError:
@@ -78,7 +104,7 @@ def limit_memory() -> None:
 
 
 def main() -> None:
-    """Entry point of the child: ``image_size`` is its argument."""
+    """Entry point of the child; its argument is JSON: image size, draft margin, shared memory."""
     limit_memory()
     # Ctrl-C reaches the whole process group; the parent decides when a worker ends.
     import signal
@@ -88,4 +114,6 @@ def main() -> None:
     # Whatever prints to stdout in here must not end among the answers.
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):
-        serve(sys.stdin.buffer, answers, int(sys.argv[-1]))
+        image_size, draft_margin, shared = json.loads(sys.argv[-1])
+        memory = mmap.mmap(shared, image_size**2 * 3) if shared is not None else None
+        serve(sys.stdin.buffer, answers, image_size, draft_margin, memory)

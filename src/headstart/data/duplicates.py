@@ -148,11 +148,12 @@ def propose_pairs(unit: Floats, block: int = _BLOCK) -> tuple[Rows, Floats]:
 
 def _find_limits(cosines: Floats) -> Floats:
     """``(row, 1)`` cosines from which on a photo is proposed to each row."""
-    ordered = np.sort(cosines, axis=1)
-    # Among few photos nobody is the tenth: all that is not far stands out.
-    tenth = ordered[:, -_TENTH] if ordered.shape[1] > _TENTH else np.zeros(len(cosines), np.float32)
+    others = cosines.shape[1]
+    places = [-min(_NEAREST, others), -min(_TENTH, others)]
+    third, tenth = np.partition(cosines, places, axis=1)[:, places].T
+    if others <= _TENTH:  # nobody is the tenth: all that is not far stands out
+        tenth = np.zeros(len(cosines), np.float32)
     standing_out = np.minimum(1 - _SHARE * (1 - tenth), _NEAR)
-    third = ordered[:, -min(_NEAREST, ordered.shape[1])]
     limits: Floats = np.maximum(np.maximum(standing_out, _FAR), third)[:, None]
     return limits
 

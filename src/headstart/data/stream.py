@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from headstart.data.decode import Pixels, array_to_image, square_image
+from headstart.data.decode import DRAFT_MARGIN, Pixels, array_to_image, square_image
 from headstart.data.decode_pool import DecodePool
 from headstart.errors import UnreadablePhotoError
 
@@ -92,6 +92,7 @@ def map_photos(
     image_size: int,
     compute: Callable[[Pixels], npt.NDArray[Any]],
     workers: int | None = None,
+    draft_margin: float = DRAFT_MARGIN,
 ) -> Generator[Batch[Item]]:
     """Batches in the order of the items; a few per worker are in memory, whatever their number.
 
@@ -102,6 +103,7 @@ def map_photos(
         image_size: Side of the square pixels.
         compute: ``(batch, size, size, 3)`` uint8 → ``(batch, ...)``; called from several threads.
         workers: Cores to use; all by default.
+        draft_margin: See `headstart.data.decode.decode_checked`.
 
     >>> batches = map_photos([b"no image"], lambda data: data, 8, lambda pixels: pixels)
     >>> next(batches).failures
@@ -123,7 +125,7 @@ def map_photos(
 
     source = iter(items)
     waiting: deque[Future[Future[Batch[Item]]]] = deque()
-    with DecodePool(image_size, workers) as pool:
+    with DecodePool(image_size, workers, draft_margin=draft_margin) as pool:
         try:
             while True:
                 while len(waiting) < _count_ahead(image_size, workers):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.decode import DECODE_VERSION
-from headstart.data.quality import QUALITY_SIDE, QUALITY_VERSION, measure_quality
+from headstart.data.quality import QUALITY_MARGIN, QUALITY_SIDE, QUALITY_VERSION, measure_quality
 from headstart.data.scan import Sample
 from headstart.data.stream import map_photos
 from headstart.features.cache import ActivationCache, Space
@@ -46,6 +46,7 @@ def extract_quality(
             lambda sample: sample.path if sample.content is None else sample.content,
             QUALITY_SIDE,
             measure_quality,
+            draft_margin=QUALITY_MARGIN,
         )
         with contextlib.closing(batches) as results:
             for batch in results:
