@@ -18,7 +18,7 @@ from headstart.errors import BackboneError
 from headstart.features.choice import measure_prefix
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.models.loaders import load_prefix
-from headstart.runtimes import RUNTIMES, Runtime, Session, measure
+from headstart.runtimes import RUNTIMES, Runtime, Session, measure, memory
 from headstart.runtimes.measure import (
     Choice,
     Measurement,
@@ -189,7 +189,7 @@ def test_it_is_remembered_for_this_prefix_and_machine_only(
     for field, value in {"weights_digest": "01", "boundary": "block5", "image_size": 9}.items():
         assert recall_choice(replace(prefix, **{field: value})) is None
     with monkeypatch.context() as patch:
-        patch.setattr(measure, "describe_machine", lambda: "another machine")
+        patch.setattr(memory, "describe_machine", lambda: "another machine")
         assert recall_choice(prefix) is None
     version = importlib.metadata.version
     for package in ("openvino", "tensorflow", "ai_edge_litert", "onnxruntime"):

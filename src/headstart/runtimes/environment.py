@@ -10,7 +10,7 @@ from typing import Any
 
 from headstart import __version__
 from headstart.runtimes import RUNTIMES, get_version
-from headstart.runtimes.measure import describe_machine
+from headstart.runtimes.memory import describe_machine
 
 
 def describe_environment() -> dict[str, Any]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import HeadstartError, MissingPackageError
-from headstart.files import cache_folder, digest_bytes, write_bytes
 from headstart.runtimes import (
     DEFAULT_RUNTIME,
     REFERENCE,
@@ -27,6 +23,7 @@ from headstart.runtimes import (
     Runtime,
     Session,
 )
+from headstart.runtimes.memory import recall, remember
 from headstart.runtimes.quiet import hushed
 
 if TYPE_CHECKING:
@@ -184,35 +181,28 @@ def remember_choice(prefix: Computable, choice: Choice) -> None:
     Raises:
         HeadstartError: The cache folder cannot be written.
     """
-    path, source = _find_record(prefix)
-    record = {"source": source, **asdict(choice)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, json.dumps(record, indent=1).encode())
+    remember("runtimes", _list_sources(prefix), asdict(choice))
 
 
 def recall_choice(prefix: Computable) -> Choice | None:
     """What was remembered, or None; a damaged record counts as none."""
-    path, source = _find_record(prefix)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        record = json.loads(path.read_bytes())
-        measurements = tuple(Measurement(**each) for each in record["measurements"])
-        if record["source"] == source and record["chosen"] in RUNTIMES:
+    record = recall("runtimes", _list_sources(prefix))
+    with contextlib.suppress(KeyError, TypeError):
+        if record is not None and record["chosen"] in RUNTIMES:
+            measurements = tuple(Measurement(**each) for each in record["measurements"])
             return Choice(measurements, record["chosen"])
     return None
 
 
-def _find_record(prefix: Computable) -> tuple[Path, dict[str, Any]]:
-    """The file of a prefix's choice, and everything that the choice depends on."""
-    source = {
+def _list_sources(prefix: Computable) -> dict[str, Any]:
+    """Everything that the choice depends on, but for the machine."""
+    return {
         "format": _FORMAT,
         "weights_digest": prefix.weights_digest,
         "boundary": prefix.boundary,
         "image_size": prefix.image_size,
         "runtimes": {name: get_identity(runtime) for name, runtime in RUNTIMES.items()},
-        "machine": describe_machine(),
     }
-    key = digest_bytes(json.dumps(source, sort_keys=True).encode())
-    return cache_folder() / "runtimes" / f"{key[:32]}.json", source
 
 
 def get_identity(runtime: Runtime) -> str | None:
@@ -222,17 +212,3 @@ def get_identity(runtime: Runtime) -> str | None:
     except MissingPackageError:
         return None
     return runtime.identity
-
-
-def describe_machine() -> str:
-    """System, processor and cores, as far as speeds depend on them."""
-    return f"{platform.system()} {platform.machine()}, {_name_processor()}, {os.cpu_count()} cores"
-
-
-def _name_processor() -> str:
-    with contextlib.suppress(OSError):  # platform.processor() knows little on Linux
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or "unknown processor"
