@@ -73,6 +73,20 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def begin_budget(text: str | None, recipe: str) -> Budget | None:
+    """The budget of a command: as asked for; else one that is not strict, for the recipe auto.
+
+    Raises:
+        HeadstartError: Not a duration.
+
+    >>> begin_budget("30s", "probe").seconds, begin_budget(None, "probe") is None
+    (30.0, True)
+    """
+    if text is not None:
+        return Budget(parse_duration(text))
+    return Budget(DEFAULT_SECONDS, is_strict=False) if recipe == "auto" else None
+
+
 def format_duration(seconds: float) -> str:
     """For people.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.answers import Answers, Photos
+from headstart.budget import Budget
 from headstart.bundle import Bundle, load_bundle, save_bundle
 from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Problem
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from headstart.exports import Export
     from headstart.features.extract import Progress
     from headstart.training.measure import Answer, Contrast
+    from headstart.training.plan import Plan
     from headstart.training.tuning import Callbacks, Tuning
 
 # What a training gives and a classifier has under the same name.
 _TAKEN = (
     *("tuning", "comparison", "cross_validation", "evaluation", "mistakes"),
-    *("problems", "flags", "warnings"),
+    *("problems", "flags", "warnings", "plan"),
 )
 
 # In a notebook: one row of thumbnails.
@@ -47,7 +49,9 @@ class ImageClassifier(Answers, Parameters):
         backbone: A name of ``headstart backbones``, or a Keras model from 0-255 RGB photos to a
             feature map or vector.
         recipe: What is trained: ``"probe"``, the linear head; ``"tune"``, then also the last part
-            of the backbone; or a `headstart.recipe.Recipe`.
+            of the backbone; ``"auto"``, that only where time and photos say so, see
+            `headstart.training.climb`; or a `headstart.recipe.Recipe`. None: ``"auto"`` with a
+            budget, else ``"probe"``.
         unfreeze: What of the backbone is trained, such as ``"last_block"`` or 4 (layers), see
             `headstart.models.unfreeze.resolve_unfreeze`; implies ``recipe="tune"``.
         seed: Of everything random: the split and the folds of the cross-validation.
@@ -55,6 +59,8 @@ class ImageClassifier(Answers, Parameters):
             ``"tensorflow"``, or ``"auto"``, the fastest that agrees with TensorFlow.
         group_by: Photos that belong together (one person, one day) and stay on one side of the
             split: a regular expression on paths, or the column of a table (by default ``group``).
+        budget_seconds: What `fit` may take. A strict end: a step that is not finished by then is
+            left out, and fewer seconds than the least that is needed are refused.
 
     Attributes:
         classes_: ``(class,)`` the class names, sorted; after `fit`.
@@ -64,6 +70,7 @@ class ImageClassifier(Answers, Parameters):
         flags: Photos that were used although they may be corrupt, with reasons.
         warnings: Sentences about the photos.
         seconds: Time per step.
+        plan: What was predicted and what came of it; None without a budget.
         tuning: What fine-tuning gave; None without it.
         comparison: The result beside simpler ones, on the test photos.
         cross_validation: Accuracy of the probe over all photos, where test photos are few.
@@ -80,11 +87,12 @@ class ImageClassifier(Answers, Parameters):
         self,
         backbone: str | keras.Model = "efficientnet-lite0",
         *,
-        recipe: str | Recipe = "probe",
+        recipe: str | Recipe | None = None,
         unfreeze: str | int | None = None,
         seed: int = 0,
         runtime: str = AUTO,
         group_by: str | None = None,
+        budget_seconds: float | None = None,
     ) -> None:
         self.backbone = backbone
         self.recipe = recipe
@@ -92,6 +100,7 @@ class ImageClassifier(Answers, Parameters):
         self.seed = seed
         self.runtime = runtime
         self.group_by = group_by
+        self.budget_seconds = budget_seconds
         self.evaluation: Evaluation | None = None
         self.mistakes: tuple[Answer, ...] = ()
         self.problems: tuple[Problem, ...] = ()
@@ -101,6 +110,7 @@ class ImageClassifier(Answers, Parameters):
         self.tuning: Tuning | None = None
         self.comparison: tuple[Contrast, ...] = ()
         self.cross_validation: Estimate | None = None
+        self.plan: Plan | None = None
         self._bundle: Bundle | None = None
         self._run: Run | None = None
         self._predictor: Predictor | None = None
@@ -118,6 +128,8 @@ class ImageClassifier(Answers, Parameters):
         progress: Progress | None = None,
         callbacks: Callbacks = (),
         initial: str | Path | ImageClassifier | None = None,
+        budget: Budget | None = None,
+        on_plan: Callable[[Plan], None] | None = None,
     ) -> ImageClassifier:
         """Train; returns self.
 
@@ -135,23 +147,29 @@ class ImageClassifier(Answers, Parameters):
             callbacks: Each is called with every `headstart.training.loop.Epoch` of fine-tuning.
             initial: A bundle or fitted classifier whose backbone is gone on from; the photos may
                 have other classes.
+            budget: One that has begun before this call, instead of ``budget_seconds``.
+            on_plan: Called with what is planned, before anything long starts.
 
         Raises:
-            HeadstartError: One of its kinds, with what to do.
+            HeadstartError: One of its kinds, with what to do; `BudgetError` where the budget is
+                less than the least that is needed.
         """
+        budget = budget or _begin_budget(self.budget_seconds)
         require_package("scipy", "threadpoolctl", "onnx", purpose="training")
         require_runtime(self.runtime)
         if not isinstance(self.seed, int) or self.seed < 0:
             raise HeadstartError(f"seed is {self.seed!r}; accepted are whole numbers from 0 on.")
         from headstart.models.loaders import load_prefix
-        from headstart.training.fit import Stopwatch, train
+        from headstart.training.fit import train
         from headstart.training.pack import make_bundle
         from headstart.training.rebuild import continue_from
         from headstart.training.record import make_run
+        from headstart.training.stopwatch import Stopwatch
         from headstart.training.tuning import check_callbacks
 
         check_callbacks(callbacks)
-        recipe, stopwatch = choose_recipe(self.recipe, unfreeze=self.unfreeze), Stopwatch()
+        recipe = self.recipe or ("auto" if budget else "probe")
+        recipe, stopwatch = choose_recipe(recipe, unfreeze=self.unfreeze), Stopwatch()
         if recipe.fine_tune is not None:
             require_package("tensorflow", "keras", purpose="fine-tuning")
         prefix = load_prefix(self.backbone)
@@ -175,10 +193,14 @@ class ImageClassifier(Answers, Parameters):
             use_all=y is not None,
             progress=progress,
             callbacks=callbacks,
+            budget=budget,
+            on_plan=on_plan,
         )
+        if training.plan is not None:
+            training.plan.finish(stopwatch.report())
         for name in _TAKEN:
             setattr(self, name, getattr(training, name))
-        self._bundle = make_bundle(prefix, training, recipe, self.seed)
+        self._bundle = make_bundle(prefix, training, self.seed)
         self.classes_ = np.array(training.class_names)
         self._predictor = self._model = None
         self.seconds = stopwatch.report()
@@ -292,6 +314,14 @@ class ImageClassifier(Answers, Parameters):
         return show_evaluation(
             repr(self), self.evaluation, self.warnings, len(self.problems), pictures
         )
+
+
+def _begin_budget(seconds: float | None) -> Budget | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise HeadstartError(f"budget_seconds is {seconds!r}; accepted are numbers above 0.")
+    return Budget(float(seconds))
 
 
 def load(path: str | Path) -> ImageClassifier:

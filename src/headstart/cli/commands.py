@@ -23,6 +23,7 @@ from headstart.cli.options import (
     RuntimeOption,
     SeedOption,
 )
+from headstart.cli.plan import plan
 from headstart.cli.predict import evaluate, predict
 from headstart.cli.report import compare, report
 from headstart.cli.serve import serve
@@ -158,7 +159,7 @@ def features(
 
 
 for command in (
-    *(demo, train, predict, evaluate, explain, report, compare, export, serve),
+    *(demo, plan, train, predict, evaluate, explain, report, compare, export, serve),
     *(doctor, suggest, features, backbones),
 ):
     app.command()(command)

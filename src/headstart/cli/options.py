@@ -56,7 +56,19 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the output
 # ---- of train: what is trained, and how
 
 RecipeOption = Annotated[
-    str, typer.Option(help="What is trained: probe (the head), or tune (also --unfreeze).")
+    str,
+    typer.Option(
+        help="What is trained: probe (the head), tune (also --unfreeze), or auto: the head, then "
+        "more where it fits into the budget and pays."
+    ),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Time it may take, such as 90s, 2m, 1h: planned first, then kept. Without it the "
+        "recipe auto begins nothing that would take it beyond 2m.",
+        show_default=False,
+    ),
 ]
 UnfreezeOption = Annotated[
     str | None,

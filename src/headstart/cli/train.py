@@ -11,6 +11,7 @@ import typer
 from headstart.cli.options import (
     AugmentOption,
     BackboneOption,
+    BudgetOption,
     EpochsOption,
     ForceOption,
     GroupByOption,
@@ -37,7 +38,8 @@ def train(
         typer.Option(help="Test photos: a folder or a CSV like PHOTOS.", show_default=False),
     ] = None,
     group_by: GroupByOption = None,
-    recipe: RecipeOption = "probe",
+    recipe: RecipeOption = "auto",
+    budget: BudgetOption = None,
     unfreeze: UnfreezeOption = None,
     epochs: EpochsOption = None,
     learning_rate: LearningRateOption = None,
@@ -54,13 +56,17 @@ def train(
     CSV file with the columns path, label, optionally split and group. Without test photos about
     20 % of each class are set aside; a bundle that is overwritten hands its test photos on.
     """
+    from headstart.budget import begin_budget
     from headstart.bundle import check_output, find_bundle
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
+    from headstart.cli.plan import print_plan
+    from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
     from headstart.recipe import choose_recipe
     from headstart.runs import check_run_output, name_run
 
+    time_limit = begin_budget(budget, recipe)
     path = output or _name_bundle(photos)
     check_output(path, force)
     check_run_output(name_run(path), force=True)  # it goes with the bundle
@@ -70,10 +76,19 @@ def train(
         backbone, recipe=chosen, seed=seed, runtime=runtime, group_by=group_by
     )
     told, earlier = [print_epoch], find_bundle(path)
-    with show_log(), out.progress("features") as report:
-        classifier.fit(photos, test=test, earlier=earlier, progress=report, callbacks=told)
-    classifier.save(path, force=force)
-    classifier.save_run(name_run(path), force=True)
+    with surviving_hangup():
+        with show_log(), out.progress("features") as report:
+            classifier.fit(
+                photos,
+                test=test,
+                earlier=earlier,
+                progress=report,
+                callbacks=told,
+                budget=time_limit,
+                on_plan=lambda plan: print_plan(plan, out.stderr()),
+            )
+        classifier.save(path, force=force)
+        classifier.save_run(name_run(path), force=True)
     if as_json:
         out.print_json(describe_training(classifier, path))
         return
@@ -83,6 +98,8 @@ def train(
     if classifier.evaluation is not None:
         out.print_evaluation(classifier.evaluation)
     out.print_contrasts(classifier.comparison, classifier.cross_validation)
+    if classifier.plan is not None:
+        print_plan(classifier.plan, out.stdout())
     out.print_seconds(classifier.seconds)
     out.stdout().print(
         f"saved [bold]{path}[/]; try: headstart predict {shlex.quote(str(path))} PHOTOS, or "
@@ -105,6 +122,7 @@ def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
         "bundle": str(path),
         "backbone": manifest["backbone"]["name"],
         "recipe": manifest["recipe"],
+        "plan": manifest["plan"],
         "runtime": manifest["runtime"],
         "samples": manifest["samples"],
         "problems": list_problems(classifier.problems),

@@ -69,7 +69,7 @@ def tune(
     network = Network(backbone, unfreeze, len(photos.class_names), settings)
     with _open_source(ends, unfreeze.boundary, photos, settings, seed, options) as source:
         identity = _identify(ends, photos, probe, settings, seed, options.runtime)
-        context = Context(seed, Checkpoints(identity), options.callbacks)
+        context = Context(seed, Checkpoints(identity), options.callbacks, options.check)
         return Stage(network, source, photos, probe, context).run()
 
 
@@ -119,13 +119,20 @@ def _open_source(
         with Pixels(samples, prefix.image_size, settings.views, seed) as pixels:
             yield pixels
         return
+
+    def progress(done: int, total: int) -> None:
+        if options.check is not None:
+            options.check()
+        if options.progress is not None:
+            options.progress(done, total)
+
     found = open_activations(
         prefix,
         Manifest(samples),
         views=settings.views,
         seed=seed,
         runtime=options.runtime,
-        progress=options.progress,
+        progress=progress,
     )
     if found.problems:
         first = found.problems[0]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.duplicates import group_photos
+from headstart.budget import Budget
+from headstart.data.duplicates import Pair, group_photos
 from headstart.data.leaks import describe_leaks
 from headstart.data.scan import Manifest, Problem, Sample
 from headstart.data.split import Split, check_classes, list_folds, split_manifest
@@ -22,11 +21,12 @@ from headstart.evaluation.intervals import Estimate
 from headstart.evaluation.metrics import Evaluation
 from headstart.evaluation.novelty import choose_references
 from headstart.evaluation.trust import Trust
-from headstart.features.extract import Features, Progress, extract_manifest
+from headstart.features.extract import Features, Progress
 from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
-from headstart.training.fine_tune import tune
+from headstart.training.anytime import FirstPass
+from headstart.training.climb import Climb
 from headstart.training.graph import build_graph
 from headstart.training.measure import (
     ENOUGH_TESTED,
@@ -37,7 +37,10 @@ from headstart.training.measure import (
     cross_validate_probe,
     select_rows,
 )
-from headstart.training.probe import UNEVEN, Probe, fit_probe, import_solver_beside
+from headstart.training.notes import describe_classes
+from headstart.training.plan import Plan, make_plan, measure_pace
+from headstart.training.probe import Probe, fit_probe, import_solver_beside
+from headstart.training.stopwatch import Stopwatch
 from headstart.training.trust import (
     References,
     collect_held_out,
@@ -48,41 +51,7 @@ from headstart.training.trust import (
 )
 from headstart.training.tuning import Callbacks, Options, Photos, Tuning
 
-# Fewer say little of what a photo takes: the first ones wait for the session.
-_FEWEST_TIMED = 50
-
 Floats = npt.NDArray[np.floating]
-
-# The keys of ``seconds`` in reports, in the order of the work.
-STEPS = ("scan", "decode", "prefix", "groups", "probe", "fine_tune", "trust", "evaluate")
-
-
-class Stopwatch:
-    """Seconds per step."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STEPS, 0.0)
-        self._start = time.perf_counter()
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Add the time of a block to a step."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
-
-    def move(self, origin: str, seconds: dict[str, float]) -> None:
-        """Book seconds that were measured within a step on other steps."""
-        for name, value in seconds.items():
-            self.seconds[origin] -= value
-            self.seconds[name] += value
-
-    def report(self) -> dict[str, float]:
-        """Seconds per step, and ``total`` since this stopwatch was made."""
-        total = time.perf_counter() - self._start
-        return {name: round(s, 3) for name, s in {**self.seconds, "total": total}.items()}
 
 
 @dataclass(frozen=True)
@@ -101,6 +70,8 @@ class Training:
         flags: Photos that were used although they may be corrupt, with reasons.
         warnings: Sentences the user should read.
         features: The features that were used, or their record.
+        recipe: What was done: ``auto`` with the step that it chose.
+        plan: What was predicted and what came of it; None without a budget.
         tuning: What fine-tuning gave; None without that stage.
         graph: The whole network as ONNX, where fine-tuning changed it.
         trust: Thresholds of "not sure"; None where too few photos were held out.
@@ -120,6 +91,8 @@ class Training:
     flags: tuple[Problem, ...]
     warnings: tuple[str, ...]
     features: Features
+    recipe: Recipe
+    plan: Plan | None = None
     tuning: Tuning | None = None
     graph: bytes = field(default=b"", repr=False)
     trust: Trust | None = None
@@ -132,13 +105,6 @@ class Training:
         """Test photos that were answered wrongly, the most confident first."""
         wrong = (answer for answer in self.answers if not answer.is_right)
         return tuple(sorted(wrong, key=lambda answer: -answer.probability))
-
-
-def _measure_pass(features: Features) -> float | None:
-    """Seconds that a photo took in this run; None where most came from the cache."""
-    if features.forwarded < _FEWEST_TIMED:
-        return None
-    return sum(features.seconds.values()) / features.forwarded
 
 
 def train(
@@ -154,6 +120,8 @@ def train(
     use_all: bool = False,
     progress: Progress | None = None,
     callbacks: Callbacks = (),
+    budget: Budget | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
 ) -> Training:
     """Train by a recipe.
 
@@ -169,14 +137,21 @@ def train(
         use_all: Set no test photos aside when none are given.
         progress: Called with ``(done, all)`` photos.
         callbacks: Called with every `Epoch` of fine-tuning.
+        budget: What it may take.
+        on_plan: Called with what is planned, before anything long starts.
 
     Raises:
-        DatasetError, CacheError, BoundaryError: With what to do.
+        DatasetError, CacheError, BoundaryError, BudgetError: With what to do.
     """
     check_classes(manifest)
     everything = _join(manifest, test)
     import_solver_beside()
-    features = extract_manifest(prefix, everything, runtime=runtime, progress=progress)
+    with stopwatch.step("prefix"):
+        plan = make_plan(prefix, everything, budget, seed=seed, runtime=runtime) if budget else None
+    if plan is not None and on_plan is not None:
+        on_plan(plan)
+    first_pass = FirstPass(prefix, everything, budget, plan)
+    features, unseen = first_pass.extract(seed=seed, runtime=runtime, progress=progress)
     for name, seconds in features.seconds.items():
         stopwatch.seconds[name] += seconds
     readable = {sample.path for sample in features.samples}
@@ -184,21 +159,23 @@ def train(
     tested = replace(test, samples=_keep(test, readable)) if test else None
     with stopwatch.step("groups"):
         pairs = find_pairs(features)
-        digests = [sample.digest for sample in features.samples]
-        found = group_photos(digests, pairs, [sample.group for sample in features.samples])
-        groups = dict(zip(digests, found, strict=True))
+        groups = _group(features, pairs)
     split = split_manifest(kept, seed, tested, groups=groups, earlier=earlier, use_all=use_all)
     # Only classes that can be learnt; a tested class without training photos was refused above.
     class_names = tuple(sorted({sample.label for sample in split.train}))
     with stopwatch.step("probe"):
         probe = _fit(features, split, class_names, recipe, seed)
     tuning = None
-    if recipe.fine_tune is not None:
-        options = Options(runtime, progress, callbacks, _measure_pass(features))
+    if recipe.fine_tune is not None or recipe.name == "auto":
+        options = Options(runtime, progress, callbacks, measure_pace(prefix, features, runtime))
+        photos = _list_photos(features, split, class_names)
+        climb = Climb(prefix, photos, probe, seed, options, budget, len(split.test))
         with stopwatch.step("fine_tune"):
-            photos = _list_photos(features, split, class_names)
-            tuning = tune(prefix, photos, probe, recipe.fine_tune, seed=seed, options=options)
-        stopwatch.move("fine_tune", tuning.seconds if tuning is not None else {})
+            climb.follow(recipe)
+        stopwatch.move("fine_tune", climb.seconds)
+        tuning, recipe = climb.best or climb.last, climb.name_recipe(recipe)
+        if plan is not None:
+            plan.steps[-1:-1] = climb.steps
     with stopwatch.step("trust"):
         trust, plain = _judge(probe, tuning, split, class_names), probe
         if trust is not None:
@@ -206,24 +183,21 @@ def train(
         is_tuned = tuning is not None and tuning.share > 0
         graph = build_graph(prefix, tuning) if tuning is not None and is_tuned else b""
         network = Outputs(features, probe, graph, prefix.image_size)
-        references = None
-        if trust is not None:
-            trust, references = _refer(trust, network, split, class_names, seed)
+        trust, references = _refer(trust, network, split, class_names, seed)
     with stopwatch.step("evaluate"):
         judge = Judge(network, trust, references, class_names, seed)
         evaluation, answers, probabilities = judge.evaluate(split.test, split.groups)
         validation, _, _ = judge.evaluate(split.validation, split.groups)
-        comparison: tuple[Contrast, ...] = ()
-        if probabilities is not None:
-            before = Outputs(features, plain, b"", prefix.image_size) if is_tuned else None
-            comparison = judge.compare(split, probabilities, before)
+        before = Outputs(features, plain, b"", prefix.image_size) if is_tuned else None
+        comparison = judge.compare(split, probabilities, before)
         cross_validation = None
         if len(split.test) < ENOUGH_TESTED:
             cross_validation = cross_validate_probe(features, split, class_names, probe, seed)
     warnings = (
         *everything.warnings,
+        *unseen,
         *describe_leaks(split, features.samples, pairs),
-        *_describe_classes(split, class_names, use_all),
+        *describe_classes(split, class_names, use_all),
     )
     return Training(
         class_names=class_names,
@@ -236,6 +210,8 @@ def train(
         flags=features.flags,
         warnings=warnings,
         features=features,
+        recipe=recipe,
+        plan=plan,
         tuning=tuning,
         graph=graph,
         trust=trust,
@@ -254,9 +230,18 @@ def _judge(
     return judge_held_out(collect_held_out(probe, tuning, labels, groups))
 
 
+def _group(features: Features, pairs: Sequence[Pair]) -> dict[str, str]:
+    """The group of each photo, by digest."""
+    digests = [sample.digest for sample in features.samples]
+    found = group_photos(digests, pairs, [sample.group for sample in features.samples])
+    return dict(zip(digests, found, strict=True))
+
+
 def _refer(
-    trust: Trust, network: Outputs, split: Split, class_names: tuple[str, ...], seed: int
-) -> tuple[Trust, References]:
+    trust: Trust | None, network: Outputs, split: Split, class_names: tuple[str, ...], seed: int
+) -> tuple[Trust | None, References | None]:
+    if trust is None:
+        return None, None
     rows = choose_references(list_labels(split.train, class_names), seed)
     samples = tuple(split.train[row] for row in rows)
     groups = np.array([split.groups[sample.digest] for sample in samples])
@@ -295,29 +280,3 @@ def _list_photos(features: Features, split: Split, class_names: tuple[str, ...])
     rows = select_rows(features, split.train)
     groups = [split.groups[sample.digest] for sample in (*split.train, *split.validation)]
     return Photos(split.train, split.validation, tuple(groups), rows, class_names)
-
-
-def _describe_classes(split: Split, class_names: tuple[str, ...], use_all: bool) -> Iterator[str]:
-    counts = Counter(sample.label for sample in split.train)
-    few = [name for name in class_names if counts[name] < 20]
-    if few:
-        shown = ", ".join(f"{name} ({counts[name]})" for name in few[:5])
-        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        yield (
-            f"Few training photos (under 20) in: {shown}{more}. Numbers on so few photos are "
-            "rough; more photos would help most here."
-        )
-    if max(counts.values()) >= UNEVEN * min(counts.values()):
-        yield (
-            f"Uneven classes ({min(counts.values())} to {max(counts.values())} training photos): "
-            "every class counts the same in training."
-        )
-    tested = Counter(sample.label for sample in split.test)
-    untested = [name for name in class_names if split.test and not tested[name]]
-    if untested:
-        yield f"No test photos of: {', '.join(untested)}; nothing is known about them."
-    if not split.test and not use_all:
-        yield (
-            "No photos were set aside for a test, because every class has fewer than three groups "
-            "of photos: nothing is known about the accuracy. Add photos, or give some with --test."
-        )

@@ -97,11 +97,13 @@ class Context:
         seed: Of everything random.
         checkpoints: Where positions are kept; None for nowhere.
         callbacks: Called with every `Epoch`.
+        check: Called after every step; it raises when the run must end.
     """
 
     seed: int
     checkpoints: Checkpoints | None = None
     callbacks: Sequence[Callable[[Epoch], None]] = ()
+    check: Callable[[], None] | None = None
 
 
 @dataclass
@@ -168,7 +170,7 @@ class Run:
         self.name, self.network, self.data, self.schedule = name, network, data, schedule
         self._settings: FineTune = network.settings
         self._seed, self._checkpoints = context.seed, context.checkpoints
-        self._callbacks = context.callbacks
+        self._callbacks, self._check = context.callbacks, context.check
         self.position = Position()
         self._best: list[Floats] = []
         self._saved = self._started = time.monotonic()
@@ -223,6 +225,12 @@ class Run:
                 return
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                 self._save()
+            if self._check is not None:
+                try:
+                    self._check()
+                except BaseException:
+                    self._save()
+                    raise
 
     def _measure(self, batches: int) -> None:
         position, data = self.position, self.data

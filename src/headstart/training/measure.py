@@ -202,15 +202,17 @@ class Judge:
         return np.asarray(distances / self.trust.novelty_limit, np.float32)
 
     def compare(
-        self, split: Split, probabilities: Floats, probe: Outputs | None
+        self, split: Split, probabilities: Floats | None, probe: Outputs | None
     ) -> tuple[Contrast, ...]:
         """The result beside the test photos' largest class, and the probe where it was tuned.
 
         Args:
             split: Its test photos are those of the probabilities.
-            probabilities: ``(test photo, class)``.
+            probabilities: ``(test photo, class)``; None where nothing was tested.
             probe: Gives the probe's outputs, or None.
         """
+        if probabilities is None:
+            return ()
         labels = list_labels(split.test, self.class_names)
         groups = [split.groups[sample.digest] for sample in split.test]
         # As `Evaluation.majority` has it: what is best among those that look at no photo.

@@ -11,7 +11,6 @@ import numpy as np
 from headstart.bundle import GRAPH, REFERENCES, WEIGHTS, Bundle, dump_arrays, parse_arrays
 from headstart.data.decode import DECODE_VERSION
 from headstart.models.boundary import Prefix, build_prefix_model
-from headstart.recipe import Recipe
 from headstart.runtimes import onnx_runtime
 from headstart.runtimes.graphs import get_converted
 from headstart.training.fit import Training
@@ -19,7 +18,7 @@ from headstart.training.graph import tuned_prefix
 from headstart.training.tuning import Tuning
 
 
-def make_bundle(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> Bundle:
+def make_bundle(prefix: Prefix, training: Training, seed: int) -> Bundle:
     """The bundle of a training: its graph, its weights, and the record of how it came about."""
     head, graph = training.probe, training.graph
     kernel, bias = head.kernel, head.bias
@@ -33,7 +32,7 @@ def make_bundle(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -
     for key, array in _get_weights(prefix).items():
         if not key.startswith("classifier/"):
             arrays[f"backbone/{key}"] = array
-    manifest = _describe(prefix, training, recipe, seed)
+    manifest = _describe(prefix, training, seed)
     members = {GRAPH: graph, WEIGHTS: dump_arrays(arrays)}
     if training.references is not None:
         found = training.references
@@ -56,7 +55,7 @@ def _get_weights(prefix: Prefix) -> dict[str, Any]:
     return parse_arrays(data)
 
 
-def _describe(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> dict[str, Any]:
+def _describe(prefix: Prefix, training: Training, seed: int) -> dict[str, Any]:
     split, probe = training.split, training.probe
     return {
         "task": "single-label",
@@ -70,7 +69,8 @@ def _describe(prefix: Prefix, training: Training, recipe: Recipe, seed: int) -> 
             "is_in_catalogue": prefix.load_weights is not None,
         },
         "head": {"kind": "linear", "strength": probe.strength},
-        "recipe": recipe.to_json(),
+        "recipe": training.recipe.to_json(),
+        "plan": training.plan.to_json() if training.plan else None,
         "strengths": [vars(step) for step in probe.path],
         "fine_tune": _describe_tuning(training.tuning),
         "seed": seed,

@@ -31,7 +31,7 @@ from headstart.training.probe import Probe, fit_probe
 from headstart.training.tuning import Floats, Photos, Tuning
 
 # Folds are trained until so many photos were held out: on fewer, a choice is a guess.
-_ENOUGH_HELD_OUT = 200
+ENOUGH_HELD_OUT = 200
 
 # A sweep trains for this share of the epochs.
 _SWEEP_SHARE = 0.3
@@ -101,13 +101,13 @@ class Stage:
         if not several:  # a class would be held out altogether; nothing can be chosen
             return []
         folds = max(2, min(round(1 / self._settings.holdout), *several))
-        wanted = math.ceil(_ENOUGH_HELD_OUT / max(1, count / folds))
+        wanted = math.ceil(ENOUGH_HELD_OUT / max(1, count / folds))
         return list(list_folds(labels, groups, folds, self._seed))[:wanted]
 
     def _sweep(self, fold: tuple[Numbers, Numbers]) -> float | None:
         """The rate with the lowest log loss after a short run; None when all diverge."""
         found: dict[float, float] = {}
-        epochs = max(1, round(_SWEEP_SHARE * self._settings.epochs))
+        epochs = count_sweep_epochs(self._settings)
         for rate in self._settings.learning_rates:
             name = f"rate {rate:g}"
             position, _ = self._train_on(name, *fold, rate, epochs=epochs, stop=epochs)
@@ -207,6 +207,11 @@ class Stage:
             seconds=cached.seconds if cached else {"decode": 0.0, "prefix": 0.0},
             held_out=self._held_out if share else None,
         )
+
+
+def count_sweep_epochs(settings: FineTune) -> int:
+    """Epochs of each run that tries a learning rate."""
+    return max(1, round(_SWEEP_SHARE * settings.epochs))
 
 
 def _describe(share: float, gain: Gain | None, is_diverged: bool, settings: FineTune) -> str:

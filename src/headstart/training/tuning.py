@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating]
 Callbacks = Sequence[Callable[[Epoch], None]]
+Check = Callable[[], None]
 
 
 def check_callbacks(callbacks: Callbacks) -> None:
@@ -108,9 +109,11 @@ class Options:
         progress: Called with ``(done, all)`` views while activations are extracted.
         callbacks: Called with every `Epoch`.
         seconds_per_photo: What a pass of the frozen network took; None where that is not known.
+        check: Called often; it raises `headstart.budget.OutOfTimeError` when the stage must end.
     """
 
     runtime: str = AUTO
     progress: Progress | None = None
     callbacks: Callbacks = ()
     seconds_per_photo: float | None = None
+    check: Check | None = None

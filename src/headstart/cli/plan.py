@@ -1,0 +1,80 @@
+"""``headstart plan``, and how a plan is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from headstart.budget import begin_budget, format_duration
+from headstart.cli.options import (
+    BackboneOption,
+    BudgetOption,
+    GroupByOption,
+    JsonOption,
+    PhotosArgument,
+    RuntimeOption,
+    SeedOption,
+)
+
+if TYPE_CHECKING:
+    from headstart.training.plan import Plan
+
+
+def plan(
+    photos: PhotosArgument,
+    budget: BudgetOption = None,
+    group_by: GroupByOption = None,
+    backbone: BackboneOption = "efficientnet-lite0",
+    runtime: RuntimeOption = "auto",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """What headstart train would do with these photos and this budget, and how long it would take.
+
+    Some photos are timed (and cached), and some steps of fine-tuning where they may fit. Nothing is
+    trained.
+    """
+    from headstart.cli import output as out
+    from headstart.training.foresee import foresee
+
+    limit = begin_budget(budget, "auto")
+    found = foresee(
+        photos, backbone=backbone, group_by=group_by, runtime=runtime, seed=seed, budget=limit
+    )
+    if as_json:
+        out.print_json(found.to_json())
+        return
+    print_plan(found, out.stdout())
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """A row per step: predicted seconds, and afterwards what it took."""
+    is_over = plan.actual is not None
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("step", no_wrap=True)
+    table.add_column("what")
+    for name in ("predicted", "took") if is_over else ("predicted",):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("cache", justify="right", no_wrap=True)
+    table.add_column("why" if not is_over else "outcome")
+    for step in plan.steps:
+        predicted = "–" if step.seconds is None else format_duration(step.seconds)
+        took = "–" if step.actual is None else format_duration(step.actual)
+        size = f"{step.cached_bytes / 1e6:,.0f} MB" if step.cached_bytes else ""
+        cells = [step.name, step.what, predicted, *([took] if is_over else []), size]
+        says = step.outcome if is_over and step.outcome else step.why
+        style = "" if step.is_taken else "dim"
+        table.add_row(*map(escape, [*cells, says]), style=style)
+    console.print(table)
+    budget = "no budget" if plan.budget is None else f"budget {format_duration(plan.budget)}"
+    if plan.budget is not None and not plan.is_strict:
+        budget += " for more than the probe (change it with --budget)"
+    total = (
+        f"took {format_duration(plan.actual)}"
+        if plan.actual is not None
+        else (f"at least {format_duration(plan.minimum)}")
+    )
+    console.print(f"{total}, {budget}", soft_wrap=True)

@@ -1,0 +1,206 @@
+"""The recipe ``auto``: further steps of fine-tuning, each taken only where it fits and may pay.
+
+Steps go deeper into the network or see more views. The furthest that fits into what is left of the
+budget is taken first: how well the last block did says nothing about half of the network
+(docs/budget.md). A step's network replaces the one before only where that is likely, by the paired
+bootstrap of `headstart.training.interpolate`, on photos that neither was trained on. Whatever ends
+a step early leaves the best network so far.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from headstart.budget import Budget, OutOfTimeError, format_duration
+from headstart.errors import MissingPackageError, require_package
+from headstart.models.boundary import Prefix
+from headstart.recipe import FineTune, Recipe
+from headstart.training.fine_tune import tune
+from headstart.training.forecast import Amounts, Forecast
+from headstart.training.interpolate import choose_share
+from headstart.training.ladder import END_SECONDS, RUNGS, Ladder, describe_stage
+from headstart.training.plan import MARGIN, Step
+from headstart.training.probe import Probe
+from headstart.training.tuning import Check, Options, Photos, Tuning
+
+# On fewer photos, or fewer mistakes of the probe, a gain could not be told from chance.
+FEWEST_PHOTOS, FEWEST_MISTAKES = 100, 5
+
+
+@dataclass
+class Climb:
+    """The steps of one training.
+
+    Attributes:
+        prefix: Of the backbone, to its pooled features.
+        photos: What is trained and chosen on.
+        probe: The first usable model.
+        seed: Of everything random.
+        options: Runtime and who is told.
+        budget: What there is; None without an end.
+        tested: Photos that the result is measured on.
+        steps: What was done or not, and why.
+        best: The best network so far; None while that is the probe.
+        settings: That it was trained with.
+        last: The last one that was finished, better or not.
+        seconds: ``decode`` and ``prefix`` of all steps.
+        is_stopped: Whether the user or the end of the budget stopped a step.
+    """
+
+    prefix: Prefix
+    photos: Photos
+    probe: Probe
+    seed: int
+    options: Options
+    budget: Budget | None
+    tested: int
+    steps: list[Step] = field(default_factory=list)
+    best: Tuning | None = None
+    settings: FineTune | None = None
+    last: Tuning | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    is_stopped: bool = False
+
+    @property
+    def ladder(self) -> Ladder:
+        """What steps would take."""
+        photos, pace = self.photos, self.options.seconds_per_photo or 0.0
+        amounts = Amounts(len(photos.train), len(photos.validation), self.tested, pace)
+        return Ladder(self.prefix, len(photos.class_names), amounts, self.budget)
+
+    def follow(self, recipe: Recipe) -> None:
+        """Take the one step that a recipe names, or those that `run` finds."""
+        if recipe.fine_tune is not None:
+            self.take("fine-tuning", recipe.fine_tune)
+        else:
+            self.run()
+
+    def name_recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe with what was done."""
+        if self.settings is None:
+            return recipe
+        return replace(recipe, stages=("probe", "fine_tune"), fine_tune=self.settings)
+
+    def run(self, rungs: tuple[tuple[str, FineTune], ...] = RUNGS) -> None:
+        """Take the furthest step that fits, again and again, until none does."""
+        why = self._find_objection()
+        if why:
+            self.steps.append(Step("fine-tuning", "no part of the network", None, why, 0, False))
+            return
+        lowest = 0
+        while lowest < len(rungs) and not self.is_stopped:
+            found, beyond = self.ladder.find_fitting(rungs[lowest:])
+            self.steps += [step for step in beyond if not self._has_step(step.name)]
+            if found is None:
+                return
+            offset, forecast = found
+            name, settings = rungs[lowest + offset]
+            lowest += offset + 1
+            if not self.take(name, settings, forecast) and settings.unfreeze == "half":
+                why = "half of it gained nothing that is likely to be real"
+                self._leave(rungs[lowest:], why)
+                return
+
+    def take(self, name: str, settings: FineTune, forecast: Forecast | None = None) -> bool:
+        """Train one step; whether its network is now the best one."""
+        forecast = forecast or self.ladder.forecast(settings)
+        step = Step(name, describe_stage(settings), forecast.seconds, self._argue(forecast))
+        step.cached_bytes = forecast.cached_bytes
+        self.steps.append(step)
+        start, tuning = time.monotonic(), None
+        options = replace(self.options, check=self._make_check(forecast))
+        try:
+            tuning = tune(
+                self.prefix, self.photos, self.probe, settings, seed=self.seed, options=options
+            )
+            step.outcome = tuning.says if tuning is not None else "nothing could be trained"
+        except OutOfTimeError:
+            step.outcome = "not finished: the budget was spent; run again with more to go on"
+            self.is_stopped = True
+        except KeyboardInterrupt:
+            step.outcome = "stopped; run again to go on where it was"
+            self.is_stopped = True
+        step.actual = time.monotonic() - start
+        if tuning is not None:
+            self.last = tuning
+            for part, seconds in tuning.seconds.items():
+                self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+        if tuning is None or not self._replaces(tuning, step):
+            return False
+        self.best, self.settings = tuning, settings
+        return True
+
+    # ---- decisions
+
+    def _find_objection(self) -> str:
+        """Why nothing is fine-tuned, or nothing."""
+        count = len(self.photos.train)
+        if why := object_to_few(count):
+            return why
+        chosen = [s for s in self.probe.path if s.strength == self.probe.strength]
+        if chosen:
+            mistakes = round((1 - chosen[0].accuracy) * count)
+            if mistakes < FEWEST_MISTAKES:
+                return f"the probe errs on {mistakes} of {count:,} photos held out: nothing to gain"
+        try:
+            require_package("tensorflow", "keras", purpose="fine-tuning")
+        except MissingPackageError as error:
+            return str(error)
+        return ""
+
+    def _has_step(self, name: str) -> bool:
+        return any(step.name == name for step in self.steps)
+
+    def _leave(self, rungs: tuple[tuple[str, FineTune], ...], why: str) -> None:
+        for name, settings in rungs:
+            if not self._has_step(name):
+                self.steps.append(Step(name, describe_stage(settings), None, why, 0, False))
+
+    def _argue(self, forecast: Forecast) -> str:
+        if self.budget is None:
+            return "as asked for"
+        left = format_duration(max(self.budget.left, 0))
+        return f"fits: about {format_duration(forecast.seconds)} of the {left} that are left"
+
+    def _make_check(self, forecast: Forecast) -> Check | None:
+        """Ends the step while there is time to write down what it would give."""
+        if self.budget is None or not self.budget.is_strict:
+            return None
+        budget, reserve = self.budget, END_SECONDS + MARGIN * forecast.finish
+        return lambda: budget.check(reserve)
+
+    def _replaces(self, tuning: Tuning, step: Step) -> bool:
+        """Whether the step's network is likely better than the best one so far."""
+        if tuning.share == 0:
+            return False
+        if self.best is None or self.best.held_out is None or tuning.held_out is None:
+            return True
+        (rows, before), (others, after) = self.best.held_out, tuning.held_out
+        if not np.array_equal(rows, others):
+            return False
+        number = {name: row for row, name in enumerate(self.photos.class_names)}
+        samples = (*self.photos.train, *self.photos.validation)
+        labels = np.array([number[samples[row].label] for row in rows], np.intp)
+        groups = [self.photos.groups[row] for row in rows]
+        share, gain = choose_share([before, after], labels, groups, self.seed, (0.0, 1.0))
+        points = 100 * (gain.tuned - gain.probe)
+        step.outcome += f" Beside the step before: {points:+.1f} points; "
+        step.outcome += "it is kept." if share else "the step before is kept."
+        return bool(share)
+
+
+def object_to_few(photos: int) -> str:
+    """Why so many training photos are not fine-tuned on, or nothing.
+
+    >>> object_to_few(1000)
+    ''
+    """
+    if photos >= FEWEST_PHOTOS:
+        return ""
+    return (
+        f"on {photos} training photos a gain could not be told from chance (from {FEWEST_PHOTOS} "
+        "on); more photos would help more"
+    )

@@ -1,0 +1,216 @@
+"""How long fine-tuning will take here: a few steps are timed, the rest is counted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from headstart.evaluation.novelty import MOST_REFERENCES
+from headstart.models.boundary import INPUT, Prefix
+from headstart.models.unfreeze import resolve_unfreeze
+from headstart.recipe import FineTune
+from headstart.runtimes.memory import recall, remember
+from headstart.runtimes.quiet import start_tensorflow
+from headstart.training.fine_tune import build_copy
+from headstart.training.network import Network
+from headstart.training.stage import ENOUGH_HELD_OUT, count_sweep_epochs
+
+# Of a frozen pass on the fastest runtime, per photo and share of the multiply-adds: what training
+# and computing cost in TensorFlow, and seconds until its first step. Only to tell what is out of
+# the question before TensorFlow is imported; EfficientNet-Lite0 on two cores has 2.4 to 6.
+_TRAIN_TIMES, _INFER_TIMES, _START_SECONDS = 3.0, 1.2, 10.0
+
+# Share of the multiply-adds that is trained, where nothing was measured.
+_GUESSED_SHARES = {"last_block": 0.13, "half": 0.45, "all": 1.0}
+
+_STEPS = 3
+
+# Decoding and squaring of an augmented view, beside that of the photo as it is.
+_VIEW_TIMES = 1.15
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What training a part of a network costs on this machine.
+
+    Attributes:
+        start: Seconds until the first step: import, building, tracing.
+        train: Seconds per photo of a step of the optimizers.
+        infer: Seconds per photo of the suffix in inference.
+        share_before: Share of the multiply-adds before the boundary.
+        bytes_per_photo: That the cache keeps of a view.
+        is_measured: Else it is guessed from the frozen pass.
+    """
+
+    start: float
+    train: float
+    infer: float
+    share_before: float
+    bytes_per_photo: int
+    is_measured: bool = True
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a stage will take.
+
+    Attributes:
+        extract: Seconds of computing activations up to the boundary.
+        train: Seconds of training, if no run ends early.
+        finish: Seconds of writing the tuned network as a graph and measuring it.
+        cached_bytes: Of the activations.
+        is_measured: See `Speed`.
+    """
+
+    extract: float
+    train: float
+    finish: float
+    cached_bytes: int
+    is_measured: bool
+
+    @property
+    def seconds(self) -> float:
+        """In all."""
+        return self.extract + self.train + self.finish
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Numbers of photos.
+
+    Attributes:
+        train: That are trained on.
+        validation: Of a validation side; 0 where training photos are held out.
+        test: That the result is measured on.
+        pace: Seconds per photo of a frozen pass, decoding included.
+    """
+
+    train: int
+    validation: int
+    test: int
+    pace: float
+
+
+def guess_speed(unfreeze: str | int, pace: float) -> Speed:
+    """A speed that is rather too high, without TensorFlow.
+
+    >>> guess_speed("last_block", 0.01).train < guess_speed("all", 0.01).train
+    True
+    """
+    share = _GUESSED_SHARES.get(str(unfreeze), 0.2)
+    train, infer = _TRAIN_TIMES * share * pace, _INFER_TIMES * share * pace
+    return Speed(_START_SECONDS, train, infer, 1 - share, 0, is_measured=False)
+
+
+def measure_speed(prefix: Prefix, settings: FineTune, num_classes: int) -> Speed:
+    """Time some steps on made-up activations, and remember it for this machine.
+
+    Raises:
+        BoundaryError: The setting ``unfreeze`` names nothing that can be trained.
+    """
+    begin = time.perf_counter()
+    start_tensorflow()
+    backbone = build_copy(prefix)
+    unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
+    network = Network(backbone, unfreeze, num_classes, settings)
+    random, count = np.random.default_rng(0), settings.batch_size
+    batch = np.abs(random.normal(size=(count, *unfreeze.boundary.shape))).astype(np.float32)
+    if unfreeze.boundary.name == INPUT:
+        batch *= 100
+    targets = np.eye(num_classes, dtype=np.float32)[np.arange(count) % num_classes]
+
+    def step() -> None:
+        network.train_step(batch, targets, np.ones(count, np.float32), (1e-5, 1e-5), random)
+
+    step()
+    network.compute_logits(batch)
+    start = time.perf_counter() - begin
+    speed = Speed(
+        start,
+        _time(step) / count,
+        _time(lambda: network.compute_logits(batch)) / count,
+        unfreeze.boundary.share_before,
+        0 if unfreeze.boundary.name == INPUT else unfreeze.boundary.bytes_per_photo,
+    )
+    remember("speeds", _list_sources(prefix, settings), asdict(speed))
+    return speed
+
+
+def recall_speed(prefix: Prefix, settings: FineTune) -> Speed | None:
+    """What was measured before with these versions, or None."""
+    record = recall("speeds", _list_sources(prefix, settings))
+    try:
+        return Speed(**record) if record is not None else None
+    except TypeError:  # of another version
+        return None
+
+
+def _time(call: Callable[[], Any]) -> float:
+    seconds = []
+    for _ in range(_STEPS):
+        begin = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds))
+
+
+def _list_sources(prefix: Prefix, settings: FineTune) -> dict[str, Any]:
+    return {
+        "weights_digest": prefix.weights_digest,
+        "image_size": prefix.image_size,
+        "unfreeze": settings.unfreeze,
+        "batchnorm": settings.batchnorm,
+        "batch_size": settings.batch_size,
+        "versions": {name: version(name) for name in ("headstart", "keras", "tensorflow")},
+    }
+
+
+def forecast_stage(speed: Speed, settings: FineTune, amounts: Amounts) -> Forecast:
+    """What a stage of these settings will take if no run of it ends early.
+
+    >>> speed = Speed(10.0, 0.003, 0.001, 0.87, 19_000)
+    >>> found = forecast_stage(speed, FineTune("last_block"), Amounts(1000, 0, 372, 0.01))
+    >>> round(found.extract), round(found.train), round(found.finish)
+    (59, 122, 19)
+    """
+    trained, computed = _count_passes(settings, amounts)
+    photos = amounts.train + amounts.validation
+    again = _VIEW_TIMES * (settings.views - 1)
+    extract = photos * amounts.pace * speed.share_before * (1 + again)
+    train = speed.start + trained * speed.train + computed * speed.infer
+    if not speed.bytes_per_photo and speed.is_measured:  # from pixels: decoded in every epoch
+        train += trained * amounts.pace / 4
+    measured = min(amounts.train, MOST_REFERENCES) + amounts.validation + amounts.test
+    finish = speed.start / 2 + measured * amounts.pace
+    size = settings.views * photos * speed.bytes_per_photo
+    return Forecast(extract, train, finish, size, speed.is_measured)
+
+
+def _count_passes(settings: FineTune, amounts: Amounts) -> tuple[int, int]:
+    """Photos that go through steps of the optimizers, and through the suffix alone."""
+    from headstart.training.interpolate import SHARES
+
+    if amounts.validation or not settings.holdout:
+        folds, held_out = 1 if amounts.validation else 0, amounts.validation
+        trained = amounts.train
+    else:
+        parts = max(2, round(1 / settings.holdout))
+        held_out = amounts.train // parts
+        trained = amounts.train - held_out
+        folds = min(parts, math.ceil(ENOUGH_HELD_OUT / max(1, held_out)))
+    swept = 0
+    if settings.learning_rate is None and folds:
+        swept = len(settings.learning_rates) * count_sweep_epochs(settings)
+    epochs = swept + folds * settings.epochs
+    steps, computed = epochs * trained, epochs * held_out
+    computed += folds * (len(SHARES) * held_out + trained)
+    if not amounts.validation:
+        steps += settings.epochs * amounts.train
+        computed += amounts.train
+    return steps, computed

@@ -1,0 +1,76 @@
+"""What a training would do, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from headstart.budget import Budget
+from headstart.data.split import check_classes
+from headstart.data.table import scan_source
+from headstart.models.loaders import load_prefix
+from headstart.runtimes import AUTO, require_runtime
+from headstart.training.climb import object_to_few
+from headstart.training.forecast import Amounts
+from headstart.training.ladder import RUNGS, Ladder, describe_stage
+from headstart.training.plan import Plan, Step, make_plan
+
+# Of the photos; as the split sets them aside.
+_TESTED = 0.2
+
+
+def foresee(
+    photos: str | Path | Any,
+    *,
+    backbone: str = "efficientnet-lite0",
+    group_by: str | None = None,
+    runtime: str = AUTO,
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> Plan:
+    """The plan of ``headstart train --recipe auto``: some photos and some steps are timed.
+
+    Whether a step pays is only known after the probe; the plan has the first one that would fit.
+
+    Args:
+        photos: As for `ImageClassifier.fit`.
+        backbone: Whose features are used.
+        group_by: As in `ImageClassifier`.
+        runtime: What computes the prefix.
+        seed: Which photos are timed.
+        budget: What there is.
+
+    Raises:
+        HeadstartError: One of its kinds, with what to do; `BudgetError` where the budget is less
+            than the least that is needed.
+    """
+    require_runtime(runtime)
+    manifest = scan_source(photos, group_by)
+    check_classes(manifest)
+    prefix = load_prefix(backbone)
+    plan = make_plan(prefix, manifest, budget, seed=seed, runtime=runtime)
+    sides = [sample.side for sample in manifest.samples]
+    tested, validated = sides.count("test"), sides.count("validation")
+    if not tested:
+        tested = round(_TESTED * len(sides))
+    trained = len(sides) - tested - validated
+    classes = len({sample.label for sample in manifest.samples})
+    amounts = Amounts(trained, validated, tested, plan.pace)
+    before = plan.minimum - (budget.spent if budget else 0.0)
+    ladder = Ladder(prefix, classes, amounts, budget, max(before, 0.0))
+    plan.steps[-1:-1] = _list_steps(ladder, trained)
+    return plan
+
+
+def _list_steps(ladder: Ladder, trained: int) -> list[Step]:
+    why = object_to_few(trained)
+    if why:
+        return [Step("fine-tuning", "no part of the network", None, why, is_taken=False)]
+    found, beyond = ladder.find_fitting(RUNGS)
+    if found is None:
+        return beyond
+    number, forecast = found
+    name, settings = RUNGS[number]
+    step = Step(name, describe_stage(settings), forecast.seconds, "fits, if the probe errs enough")
+    step.cached_bytes = forecast.cached_bytes
+    return [step, *beyond]

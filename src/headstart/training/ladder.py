@@ -1,0 +1,104 @@
+"""The steps that the recipe ``auto`` may take, and which of them fits into a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from headstart.budget import Budget, format_duration
+from headstart.models.boundary import Prefix
+from headstart.recipe import FineTune
+from headstart.training.forecast import (
+    Amounts,
+    Forecast,
+    forecast_stage,
+    guess_speed,
+    measure_speed,
+    recall_speed,
+)
+from headstart.training.plan import MARGIN, Step
+
+# From the nearest to the furthest. A quick one sees two views, fewer epochs, and takes the middle
+# rate instead of trying three.
+_QUICK = FineTune(views=2, epochs=8, learning_rate=5e-4)
+RUNGS: tuple[tuple[str, FineTune], ...] = (
+    ("last block, quick", replace(_QUICK, unfreeze="last_block")),
+    ("last block", FineTune("last_block")),
+    ("half, quick", replace(_QUICK, unfreeze="half")),
+    ("half", FineTune("half")),
+    ("whole network", FineTune("all")),
+)
+
+# A guess is so rough that only what is beyond this share of it is out of the question.
+_GUESS = 0.6
+
+# Kept for ending in good order.
+END_SECONDS = 1.5
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What steps take on this machine, with these photos.
+
+    Attributes:
+        prefix: Of the backbone, to its pooled features.
+        num_classes: Number of classes.
+        amounts: Of photos, and the pace of a pass.
+        budget: What there is; None without an end.
+        before: Seconds of it that other work will take first.
+    """
+
+    prefix: Prefix
+    num_classes: int
+    amounts: Amounts
+    budget: Budget | None
+    before: float = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds that a step may take."""
+        return self.budget.left - self.before if self.budget else float("inf")
+
+    def find_fitting(
+        self, rungs: tuple[tuple[str, FineTune], ...]
+    ) -> tuple[tuple[int, Forecast] | None, list[Step]]:
+        """Number and forecast of the furthest step that fits; and those beyond it, with reasons.
+
+        Some steps of what may fit are timed, unless that was done before on this machine.
+        """
+        beyond: list[Step] = []
+        for number in reversed(range(len(rungs))):
+            name, settings = rungs[number]
+            forecast = self.forecast(settings)
+            if not forecast.is_measured and self._fits(forecast, _GUESS):
+                measure_speed(self.prefix, settings, self.num_classes)
+                forecast = self.forecast(settings)
+            if self._fits(forecast, MARGIN if forecast.is_measured else _GUESS):
+                return (number, forecast), beyond
+            about = "about " if forecast.is_measured else "very roughly "
+            why = (
+                f"would take {about}{format_duration(forecast.seconds)}, "
+                f"{format_duration(max(self.left, 0))} are left"
+            )
+            beyond.insert(0, Step(name, describe_stage(settings), None, why, is_taken=False))
+        return None, beyond
+
+    def forecast(self, settings: FineTune) -> Forecast:
+        """What a step would take, as far as that is known without TensorFlow."""
+        speed = recall_speed(self.prefix, settings)
+        speed = speed or guess_speed(settings.unfreeze, self.amounts.pace)
+        return forecast_stage(speed, settings, self.amounts)
+
+    def _fits(self, forecast: Forecast, margin: float) -> bool:
+        return margin * forecast.seconds + END_SECONDS <= self.left
+
+
+def describe_stage(settings: FineTune) -> str:
+    """A step in a few words.
+
+    >>> describe_stage(FineTune("last_block", views=2))
+    'last block, 2 views, up to 14 epochs'
+    """
+    names = {"last_block": "last block", "half": "half of the network", "all": "whole network"}
+    part = names.get(str(settings.unfreeze), str(settings.unfreeze))
+    rate = "" if settings.learning_rate is None else ", one rate"
+    return f"{part}, {settings.views} views, up to {settings.epochs} epochs{rate}"

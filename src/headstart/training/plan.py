@@ -1,0 +1,237 @@
+"""What a training would do, and what it takes: predicted before anything long starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from headstart.budget import Budget, BudgetError, format_duration
+from headstart.data.scan import Manifest, Sample
+from headstart.features.choice import choose_runtime, count_cached, make_space
+from headstart.features.extract import Features, extract_manifest
+from headstart.models.boundary import Prefix
+from headstart.runtimes import AUTO, get_runtime
+from headstart.runtimes.memory import recall, remember
+
+# Photos that are timed on the way, if so many are new; their rows are in the cache afterwards.
+TIMED = 64
+
+# Where nothing was ever timed: multiply-adds per second of a slow core.
+_SLOW_CORE = 1.5e10
+
+# Of the probe: seconds, and seconds per photo and class. Of finding near duplicates: seconds per
+# new photo. Of evaluation and saving: seconds, and seconds per photo.
+_PROBE, _PROBE_EACH, _PAIRS_EACH, _END, _END_EACH = 0.5, 1.5e-4, 1e-3, 1.5, 4e-4
+
+# What is promised is a little more than what is predicted.
+MARGIN = 1.1
+
+
+@dataclass
+class Step:
+    """One line of the plan.
+
+    Attributes:
+        name: A short word.
+        what: What is computed.
+        seconds: Predicted; None where it is not begun.
+        why: The reason for doing or not doing it.
+        cached_bytes: It adds to the cache.
+        is_taken: Whether it is begun, or would be.
+        actual: Seconds that it took; None before.
+        outcome: What came of it.
+    """
+
+    name: str
+    what: str
+    seconds: float | None
+    why: str
+    cached_bytes: int = 0
+    is_taken: bool = True
+    actual: float | None = None
+    outcome: str = ""
+
+
+@dataclass
+class Plan:
+    """What is done, in order.
+
+    Attributes:
+        budget: Seconds; None without a budget.
+        is_strict: Whether the budget was asked for.
+        minimum: Seconds of what every training needs: the first pass, the probe, its measurement.
+        pace: Seconds per photo of the frozen pass.
+        photos: How many there are.
+        new: Of them not in the cache when the plan was made.
+        memory_mb: Largest resident memory so far; TensorFlow adds about 1,000.
+        steps: In order; the recipe ``auto`` adds its own.
+        actual: Seconds in all; None before the end.
+    """
+
+    budget: float | None
+    is_strict: bool
+    minimum: float
+    pace: float
+    photos: int
+    new: int
+    memory_mb: float
+    steps: list[Step] = field(default_factory=list)
+    actual: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def finish(self, seconds: dict[str, float]) -> None:
+        """Write down what the steps took."""
+        took = {
+            "first pass": seconds["decode"] + seconds["prefix"] + seconds["groups"],
+            "probe": seconds["probe"],
+            "measure": seconds["trust"] + seconds["evaluate"],
+        }
+        for step in self.steps:
+            step.actual = round(took.get(step.name, step.actual or 0.0), 2) or step.actual
+        self.actual = seconds["total"]
+
+
+def make_plan(
+    prefix: Prefix, manifest: Manifest, budget: Budget | None, *, seed: int, runtime: str = AUTO
+) -> Plan:
+    """Time some photos and predict what every training needs.
+
+    Args:
+        prefix: The frozen part.
+        manifest: All photos.
+        budget: What there is.
+        seed: Which photos are timed.
+        runtime: What computes the prefix.
+
+    Raises:
+        BudgetError: The budget was asked for and is less than that.
+    """
+    samples = list({sample.digest: sample for sample in manifest.samples}.values())
+    new = find_new(prefix, samples, runtime)
+    is_timed = budget is None or budget.is_strict
+    pace = _time_photos(prefix, new, seed, runtime, is_timed)
+    left = max(0, len(new) - TIMED * is_timed)
+    classes = len({sample.label for sample in samples})
+    count = len(manifest.samples)
+    first = left * pace + _PAIRS_EACH * len(new)
+    probe = _PROBE + _PROBE_EACH * count * classes
+    end = _END + _END_EACH * count
+    spent = budget.spent if budget else 0.0
+    plan = Plan(
+        budget=budget.seconds if budget else None,
+        is_strict=bool(budget and budget.is_strict),
+        minimum=spent + MARGIN * (first + probe + end),
+        pace=pace,
+        photos=count,
+        new=len(new),
+        memory_mb=measure_memory(),
+        steps=[
+            Step(
+                "first pass",
+                f"{len(new):,} of {count:,} photos through {prefix.backbone}",
+                first,
+                "computed once per photo, then cached" if new else "all are in the cache",
+                len(new) * int(np.prod(prefix.shape)) * 2,
+            ),
+            Step("probe", f"linear head, {classes} classes", probe, "the first usable model"),
+            Step("measure", "test photos, trust, saving", end, "figures, thresholds, report"),
+        ],
+    )
+    if budget is not None and budget.is_strict and plan.minimum > budget.seconds:
+        raise BudgetError(
+            f"{count:,} photos need at least {format_duration(np.ceil(plan.minimum))} here "
+            f"({len(new):,} are new, {1 / pace:,.0f} photos/s); the budget is "
+            f"{format_duration(budget.seconds)}. Give --budget {np.ceil(plan.minimum):.0f}s or "
+            "more, or fewer photos; what was computed so far is kept."
+        )
+    return plan
+
+
+def find_new(prefix: Prefix, samples: Iterable[Sample], runtime: str) -> list[Sample]:
+    """The samples that have no row yet, of the runtime that will be used."""
+    from contextlib import closing
+
+    from headstart.features.cache import ActivationCache
+
+    samples = list(samples)
+    digests = [sample.digest for sample in samples]
+    chosen = choose_runtime(prefix, digests) if runtime == AUTO else runtime
+    space = make_space(prefix, get_runtime(chosen).identity)
+    if not count_cached([space], digests)[0]:
+        return samples
+    with closing(ActivationCache(space)) as cache:
+        missing = set(cache.missing(digests))
+    return [sample for sample in samples if sample.digest in missing]
+
+
+def shuffle(manifest: Manifest, seed: int) -> Manifest:
+    """The samples in an order that says nothing: any first part of it has all classes."""
+    order = np.random.default_rng([seed, 17]).permutation(len(manifest.samples))
+    return replace(manifest, samples=tuple(manifest.samples[row] for row in order))
+
+
+def _time_photos(
+    prefix: Prefix, new: list[Sample], seed: int, runtime: str, is_timed: bool
+) -> float:
+    """Seconds per photo of the pass, of some new photos, or as remembered."""
+    if is_timed and len(new) >= TIMED // 2:
+        some = shuffle(Manifest(tuple(new)), seed).samples[:TIMED]
+        marks: list[tuple[float, int]] = []
+        extract_manifest(
+            prefix,
+            Manifest(some),
+            runtime=runtime,
+            progress=lambda done, _: marks.append((time.perf_counter(), done)),
+        )
+        # The first callback comes before the work, the second after the start of everything.
+        (begin, first), (end, last) = marks[min(1, len(marks) - 2)], marks[-1]
+        if last > first:
+            pace = (end - begin) / (last - first)
+            remember("paces", _list_sources(prefix, runtime), {"seconds_per_photo": pace})
+            return pace
+    return _recall_pace(prefix, runtime)
+
+
+def measure_pace(prefix: Prefix, features: Features, runtime: str) -> float:
+    """Seconds per photo of a pass, as it just was, or as remembered."""
+    if features.forwarded < TIMED:
+        return _recall_pace(prefix, runtime)
+    pace = sum(features.seconds.values()) / features.forwarded
+    remember("paces", _list_sources(prefix, runtime), {"seconds_per_photo": pace})
+    return pace
+
+
+def _recall_pace(prefix: Prefix, runtime: str) -> float:
+    found = recall("paces", _list_sources(prefix, runtime))
+    if found is not None:
+        return float(found["seconds_per_photo"])
+    from headstart.models.backbones import BACKBONES
+
+    spec = BACKBONES.get(prefix.backbone)
+    return (spec.multiply_adds if spec else 1e9) / _SLOW_CORE
+
+
+def _list_sources(prefix: Prefix, runtime: str) -> dict[str, Any]:
+    return {
+        "weights_digest": prefix.weights_digest,
+        "image_size": prefix.image_size,
+        "runtime": runtime,
+    }
+
+
+def measure_memory() -> float:
+    """Largest resident memory of this process so far in MB; 0 where the system does not say."""
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
