@@ -73,6 +73,19 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def make_budget(seconds: float | None) -> Budget | None:
+    """A strict budget that begins now, or none.
+
+    Raises:
+        HeadstartError: Not a number above 0.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise HeadstartError(f"budget_seconds is {seconds!r}; accepted are numbers above 0.")
+    return Budget(float(seconds))
+
+
 def begin_budget(text: str | None, recipe: str) -> Budget | None:
     """The budget of a command: as asked for; else one that is not strict, for the recipe auto.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.answers import Answers, Photos
-from headstart.budget import Budget
+from headstart.budget import Budget, make_budget
 from headstart.bundle import Bundle, load_bundle, save_bundle
 from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Problem
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from headstart.exports import Export
     from headstart.features.extract import Progress
+    from headstart.training.backbone_choice import BackboneChoice
     from headstart.training.measure import Answer, Contrast
     from headstart.training.plan import Plan
     from headstart.training.tuning import Callbacks, Tuning
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 # What a training gives and a classifier has under the same name.
 _TAKEN = (
     *("tuning", "comparison", "cross_validation", "evaluation", "mistakes"),
-    *("problems", "flags", "warnings", "plan"),
+    *("problems", "flags", "warnings", "plan", "backbone_choice"),
 )
 
 # In a notebook: one row of thumbnails.
@@ -46,8 +48,9 @@ class ImageClassifier(Answers, Parameters):
     """An image classifier on a pretrained, frozen backbone.
 
     Args:
-        backbone: A name of ``headstart backbones``, or a Keras model from 0-255 RGB photos to a
-            feature map or vector.
+        backbone: A name of ``headstart backbones``; ``"auto"``, the one of those ready that suits
+            the photos, see `headstart.training.backbone_choice`; or a Keras model from 0-255 RGB
+            photos to a feature map or vector.
         recipe: What is trained: ``"probe"``, the linear head; ``"tune"``, then also the last part
             of the backbone; ``"auto"``, that only where time and photos say so, see
             `headstart.training.climb`; or a `headstart.recipe.Recipe`. None: ``"auto"`` with a
@@ -71,6 +74,7 @@ class ImageClassifier(Answers, Parameters):
         warnings: Sentences about the photos.
         seconds: Time per step.
         plan: What was predicted and what came of it; None without a budget.
+        backbone_choice: The backbones that were compared; None where one was named.
         tuning: What fine-tuning gave; None without it.
         comparison: The result beside simpler ones, on the test photos.
         cross_validation: Accuracy of the probe over all photos, where test photos are few.
@@ -111,6 +115,7 @@ class ImageClassifier(Answers, Parameters):
         self.comparison: tuple[Contrast, ...] = ()
         self.cross_validation: Estimate | None = None
         self.plan: Plan | None = None
+        self.backbone_choice: BackboneChoice | None = None
         self._bundle: Bundle | None = None
         self._run: Run | None = None
         self._predictor: Predictor | None = None
@@ -154,12 +159,13 @@ class ImageClassifier(Answers, Parameters):
             HeadstartError: One of its kinds, with what to do; `BudgetError` where the budget is
                 less than the least that is needed.
         """
-        budget = budget or _begin_budget(self.budget_seconds)
+        budget = budget or make_budget(self.budget_seconds)
         require_package("scipy", "threadpoolctl", "onnx", purpose="training")
         require_runtime(self.runtime)
         if not isinstance(self.seed, int) or self.seed < 0:
             raise HeadstartError(f"seed is {self.seed!r}; accepted are whole numbers from 0 on.")
         from headstart.models.loaders import load_prefix
+        from headstart.training.backbone_choice import choose_backbone
         from headstart.training.fit import train
         from headstart.training.pack import make_bundle
         from headstart.training.rebuild import continue_from
@@ -172,15 +178,23 @@ class ImageClassifier(Answers, Parameters):
         recipe, stopwatch = choose_recipe(recipe, unfreeze=self.unfreeze), Stopwatch()
         if recipe.fine_tune is not None:
             require_package("tensorflow", "keras", purpose="fine-tuning")
-        prefix = load_prefix(self.backbone)
-        if initial is not None:
-            before = initial if isinstance(initial, ImageClassifier) else load(initial)
-            prefix = continue_from(prefix, before.bundle, before._trained_backbone)
+        is_open = isinstance(self.backbone, str) and self.backbone == "auto"
+        prefix = None if is_open else load_prefix(self.backbone)
         with stopwatch.step("scan"):
             by = self.group_by
             X, y = unpack_dataset(X) if hasattr(X, "as_numpy_iterator") else (X, y)
             manifest = scan_source(X, by) if y is None else scan_labelled(X, y, by)
             tested = scan_source(test, by) if test is not None else None
+        choice = None
+        if prefix is None:
+            with stopwatch.step("prefix"):
+                choice = choose_backbone(
+                    manifest, seed=self.seed, runtime=self.runtime, budget=budget
+                )
+            prefix = load_prefix(choice.chosen)
+        if initial is not None:
+            before = initial if isinstance(initial, ImageClassifier) else load(initial)
+            prefix = continue_from(prefix, before.bundle, before._trained_backbone)
         training = train(
             prefix,
             manifest,
@@ -198,6 +212,7 @@ class ImageClassifier(Answers, Parameters):
         )
         if training.plan is not None:
             training.plan.finish(stopwatch.report())
+        training = replace(training, backbone_choice=choice)
         for name in _TAKEN:
             setattr(self, name, getattr(training, name))
         self._bundle = make_bundle(prefix, training, self.seed)
@@ -314,14 +329,6 @@ class ImageClassifier(Answers, Parameters):
         return show_evaluation(
             repr(self), self.evaluation, self.warnings, len(self.problems), pictures
         )
-
-
-def _begin_budget(seconds: float | None) -> Budget | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-        raise HeadstartError(f"budget_seconds is {seconds!r}; accepted are numbers above 0.")
-    return Budget(float(seconds))
 
 
 def load(path: str | Path) -> ImageClassifier:

@@ -201,7 +201,7 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert set(found) == {
         *("bundle", "backbone", "recipe", "runtime", "samples", "problems", "flags"),
         *("evaluation", "validation", "fine_tune", "seconds", "warnings"),
-        *("comparison", "cross_validation", "trust"),
+        *("comparison", "cross_validation", "trust", "plan", "backbone_choice"),
     }
     assert found["fine_tune"] is None
     assert found["bundle"] == str(bundle)

@@ -18,7 +18,7 @@ from headstart.errors import BackboneError
 from headstart.features.choice import measure_prefix
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.models.loaders import load_prefix
-from headstart.runtimes import RUNTIMES, Runtime, Session, measure, memory
+from headstart.runtimes import RUNTIMES, Runtime, Session, memory
 from headstart.runtimes.measure import (
     Choice,
     Measurement,

@@ -16,7 +16,8 @@ BundleArgument = Annotated[
 BackboneOption = Annotated[
     str,
     typer.Option(
-        help="A name of: headstart backbones; or kerashub:PRESET_OR_FOLDER, hub:FOLDER_OR_URL, "
+        help="A name of: headstart backbones; auto, the one of those ready that suits the photos "
+        "(train and plan); or kerashub:PRESET_OR_FOLDER, hub:FOLDER_OR_URL, "
         "local:FILE. See docs/backbones.md."
     ),
 ]

@@ -20,6 +20,7 @@ from headstart.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from headstart.training.backbone_choice import BackboneChoice
     from headstart.training.plan import Plan
 
 
@@ -78,3 +79,17 @@ def print_plan(plan: Plan, console: Console) -> None:
         else (f"at least {format_duration(plan.minimum)}")
     )
     console.print(f"{total}, {budget}", soft_wrap=True)
+
+
+def print_backbones(choice: BackboneChoice) -> None:
+    """The networks that were compared."""
+    from headstart.cli.output import percent, print_rows, stdout
+
+    rows = []
+    for each in choice.candidates:
+        accuracy = percent(each.accuracy).replace("\\[", "[") if each.accuracy else "–"
+        pace = "–" if each.milliseconds is None else f"{each.milliseconds:.0f} ms"
+        top1 = "–" if each.top1 is None else f"{each.top1:.1%}"
+        rows.append((each.backbone, accuracy, pace, f"{each.megabytes:.0f} MB", top1, each.says))
+    print_rows(rows, "backbone", "accuracy", "a photo", "weights", "ImageNet", "")
+    stdout().print(f"accuracy: of a probe, cross-validated on {choice.photos} photos", style="dim")

@@ -60,7 +60,7 @@ def train(
     from headstart.bundle import check_output, find_bundle
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
-    from headstart.cli.plan import print_plan
+    from headstart.cli.plan import print_backbones, print_plan
     from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
     from headstart.recipe import choose_recipe
@@ -93,6 +93,8 @@ def train(
         out.print_json(describe_training(classifier, path))
         return
     out.print_notes(classifier.warnings, classifier.problems, classifier.flags)
+    if classifier.backbone_choice is not None:
+        print_backbones(classifier.backbone_choice)
     if classifier.tuning is not None:
         print_tuning(classifier.tuning)
     if classifier.evaluation is not None:
@@ -123,6 +125,7 @@ def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
         "backbone": manifest["backbone"]["name"],
         "recipe": manifest["recipe"],
         "plan": manifest["plan"],
+        "backbone_choice": manifest["backbone_choice"],
         "runtime": manifest["runtime"],
         "samples": manifest["samples"],
         "problems": list_problems(classifier.problems),

@@ -93,15 +93,18 @@ class Climb:
         lowest = 0
         while lowest < len(rungs) and not self.is_stopped:
             found, beyond = self.ladder.find_fitting(rungs[lowest:])
-            self.steps += [step for step in beyond if not self._has_step(step.name)]
+            has_gained = True
+            if found is not None:
+                offset, forecast = found
+                name, settings = rungs[lowest + offset]
+                lowest += offset + 1
+                has_gained = self.take(name, settings, forecast) or settings.unfreeze != "half"
+            named = {step.name for step in self.steps}
+            self.steps += [step for step in beyond if step.name not in named]
             if found is None:
                 return
-            offset, forecast = found
-            name, settings = rungs[lowest + offset]
-            lowest += offset + 1
-            if not self.take(name, settings, forecast) and settings.unfreeze == "half":
-                why = "half of it gained nothing that is likely to be real"
-                self._leave(rungs[lowest:], why)
+            if not has_gained:
+                self._leave(rungs[lowest:])
                 return
 
     def take(self, name: str, settings: FineTune, forecast: Forecast | None = None) -> bool:
@@ -151,13 +154,12 @@ class Climb:
             return str(error)
         return ""
 
-    def _has_step(self, name: str) -> bool:
-        return any(step.name == name for step in self.steps)
-
-    def _leave(self, rungs: tuple[tuple[str, FineTune], ...], why: str) -> None:
+    def _leave(self, rungs: tuple[tuple[str, FineTune], ...]) -> None:
+        named = {step.name for step in self.steps}
+        why = "half of it gained nothing that is likely to be real"
         for name, settings in rungs:
-            if not self._has_step(name):
-                self.steps.append(Step(name, describe_stage(settings), None, why, 0, False))
+            if name not in named:
+                self.steps.append(Step(name, describe_stage(settings), None, why, is_taken=False))
 
     def _argue(self, forecast: Forecast) -> str:
         if self.budget is None:

@@ -26,6 +26,7 @@ from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
 from headstart.training.anytime import FirstPass
+from headstart.training.backbone_choice import BackboneChoice
 from headstart.training.climb import Climb
 from headstart.training.graph import build_graph
 from headstart.training.measure import (
@@ -72,6 +73,7 @@ class Training:
         features: The features that were used, or their record.
         recipe: What was done: ``auto`` with the step that it chose.
         plan: What was predicted and what came of it; None without a budget.
+        backbone_choice: How the backbone was chosen; None where it was named.
         tuning: What fine-tuning gave; None without that stage.
         graph: The whole network as ONNX, where fine-tuning changed it.
         trust: Thresholds of "not sure"; None where too few photos were held out.
@@ -93,6 +95,7 @@ class Training:
     features: Features
     recipe: Recipe
     plan: Plan | None = None
+    backbone_choice: BackboneChoice | None = None
     tuning: Tuning | None = None
     graph: bytes = field(default=b"", repr=False)
     trust: Trust | None = None

@@ -10,6 +10,7 @@ from headstart.data.split import check_classes
 from headstart.data.table import scan_source
 from headstart.models.loaders import load_prefix
 from headstart.runtimes import AUTO, require_runtime
+from headstart.training.backbone_choice import choose_backbone
 from headstart.training.climb import object_to_few
 from headstart.training.forecast import Amounts
 from headstart.training.ladder import RUNGS, Ladder, describe_stage
@@ -34,7 +35,7 @@ def foresee(
 
     Args:
         photos: As for `ImageClassifier.fit`.
-        backbone: Whose features are used.
+        backbone: Whose features are used, or ``"auto"``.
         group_by: As in `ImageClassifier`.
         runtime: What computes the prefix.
         seed: Which photos are timed.
@@ -47,6 +48,9 @@ def foresee(
     require_runtime(runtime)
     manifest = scan_source(photos, group_by)
     check_classes(manifest)
+    if backbone == "auto":
+        choice = choose_backbone(manifest, seed=seed, runtime=runtime, budget=budget)
+        backbone = choice.chosen
     prefix = load_prefix(backbone)
     plan = make_plan(prefix, manifest, budget, seed=seed, runtime=runtime)
     sides = [sample.side for sample in manifest.samples]

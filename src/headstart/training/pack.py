@@ -68,6 +68,7 @@ def _describe(prefix: Prefix, training: Training, seed: int) -> dict[str, Any]:
             "boundary": prefix.boundary,
             "is_in_catalogue": prefix.load_weights is not None,
         },
+        "backbone_choice": training.backbone_choice.to_json() if training.backbone_choice else None,
         "head": {"kind": "linear", "strength": probe.strength},
         "recipe": training.recipe.to_json(),
         "plan": training.plan.to_json() if training.plan else None,
