@@ -297,8 +297,9 @@ def measure_cost(name: str, options: argparse.Namespace, scratch: Path) -> Itera
     folder = photos.dataset_folder(name, options.limit, scratch)
     cache, bundle = scratch / "cache", scratch / "a.headstart"
     run_headstart("backbones", cache=cache)
+    command = ("train", folder, "--recipe", "probe")
     for what in ("first run", "second run"):
-        found = run_headstart("train", folder, "-o", bundle, "--force", "--json", cache=cache).json
+        found = run_headstart(*command, "-o", bundle, "--force", "--json", cache=cache).json
         seconds = found["seconds"]
         yield row_of(
             dataset=name,

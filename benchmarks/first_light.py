@@ -82,7 +82,7 @@ def measure_training(name: str, folder: Path, scratch: Path, options: Any) -> li
         place = scratch / f"{name}-{turn}"
         place.mkdir()
         ours, bundle = place / "cache", place / "a.headstart"
-        train = ("train", folder, "--json", "-o")
+        train = ("train", folder, "--recipe", "probe", "--json", "-o")
         runs["train"].append(run_headstart(*train, bundle, cache=ours))
         if turn < options.script_repeats:
             for peer in ("keras_script", "predict_then_sklearn"):
@@ -257,7 +257,7 @@ def measure_extraction(name: str, folder: Path, scratch: Path, options: Any) -> 
 def measure_cold(name: str, folder: Path, scratch: Path, options: Any) -> list[Figure]:
     """One photo predicted by a new process against an import; the lightest commands."""
     cache, bundle = scratch / "cache-cold", scratch / "cold.headstart"
-    run_headstart("train", folder, "-o", bundle, cache=cache)
+    run_headstart("train", folder, "--recipe", "probe", "-o", bundle, cache=cache)
     photo = list_photos(folder / "test")[0]
     commands: dict[str, Callable[[], Child]] = {
         "predict": lambda: run_headstart("predict", bundle, photo, cache=cache),

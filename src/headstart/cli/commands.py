@@ -95,8 +95,9 @@ def demo(
         f"Wrote the handwritten digits to {photos}, one folder per class. Now as you would:",
         soft_wrap=True,
     )
-    console.print(f"\n[bold]$ headstart train {photos} -o {bundle}[/]", soft_wrap=True)
-    train(photos, output=bundle, seed=seed, force=True)
+    command = f"headstart train {photos} -o {bundle} --recipe probe"
+    console.print(f"\n[bold]$ {command}[/]", soft_wrap=True)
+    train(photos, output=bundle, recipe="probe", seed=seed, force=True)
     photo = min((photos / "3").iterdir())
     console.print(f"\n[bold]$ headstart predict {bundle} {photo}[/]", soft_wrap=True)
     predictor = Predictor(bundle)
