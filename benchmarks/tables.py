@@ -183,6 +183,24 @@ def quality() -> list[list[str]]:
     return [["photos", "blur", "light", *kinds], *rows]
 
 
+def budget() -> list[list[str]]:
+    rows = [
+        [
+            row["photos"],
+            row["count"],
+            row["one core busy"],
+            f"{float(row['budget']):.0f} s",
+            f"{float(row['seconds']):.0f} s",
+            f"{float(row['of the budget']):.0%}",
+            row["kept"] or row["outcome"],
+            f"{float(found):.1%}" if (found := row["accuracy on the test photos"]) else "",
+        ]
+        for row in read("budget")
+    ]
+    header = ["photos", "how many", "one core busy", "budget", "took", "of it", "kept", "accuracy"]
+    return [header, *rows]
+
+
 def duplicates() -> list[list[str]]:
     rows = [
         [
@@ -401,6 +419,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "exports": exports,
     "learning_curve": learning_curve,
     "quality": quality,
+    "budget": budget,
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
     "duplicates_worth": duplicates_worth,

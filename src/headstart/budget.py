@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from headstart.errors import HeadstartError
 
@@ -89,6 +92,8 @@ def make_budget(seconds: float | None) -> Budget | None:
 def begin_budget(text: str | None, recipe: str) -> Budget | None:
     """The budget of a command: as asked for; else one that is not strict, for the recipe auto.
 
+    It counts from the start of the process, where the system tells when that was (Linux).
+
     Raises:
         HeadstartError: Not a duration.
 
@@ -96,8 +101,17 @@ def begin_budget(text: str | None, recipe: str) -> Budget | None:
     (30.0, True)
     """
     if text is not None:
-        return Budget(parse_duration(text))
+        return Budget(parse_duration(text), start=time.monotonic() - _get_process_age())
     return Budget(DEFAULT_SECONDS, is_strict=False) if recipe == "auto" else None
+
+
+def _get_process_age() -> float:
+    """Seconds since this process began, or 0."""
+    with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, float(Path("/proc/uptime").read_text().split()[0]) - began)
+    return 0.0
 
 
 def format_duration(seconds: float) -> str:

@@ -27,6 +27,9 @@ _SLOW_CORE = 1.5e10
 # new photo. Of evaluation and saving: seconds, and seconds per photo.
 _PROBE, _PROBE_EACH, _PAIRS_EACH, _END, _END_EACH = 0.5, 1.5e-4, 1e-3, 1.5, 4e-4
 
+# Work that tells how crowded the machine is.
+_CROWD_SECONDS = 0.1
+
 # What is promised is a little more than what is predicted.
 MARGIN = 1.1
 
@@ -118,11 +121,13 @@ def make_plan(
     is_timed = budget is None or budget.is_strict
     pace = _time_photos(prefix, new, seed, runtime, is_timed)
     left = max(0, len(new) - TIMED * is_timed)
+    # The pass was timed beside whatever else the machine does; the rest is scaled by that.
+    crowd = measure_crowd() if is_timed else 1.0
     classes = len({sample.label for sample in samples})
     count = len(manifest.samples)
-    first = left * pace + _PAIRS_EACH * len(new)
-    probe = _PROBE + _PROBE_EACH * count * classes
-    end = _END + _END_EACH * count
+    first = left * pace + crowd * _PAIRS_EACH * len(new)
+    probe = crowd * (_PROBE + _PROBE_EACH * count * classes)
+    end = crowd * (_END + _END_EACH * count)
     spent = budget.spent if budget else 0.0
     plan = Plan(
         budget=budget.seconds if budget else None,
@@ -224,6 +229,18 @@ def _list_sources(prefix: Prefix, runtime: str) -> dict[str, Any]:
         "image_size": prefix.image_size,
         "runtime": runtime,
     }
+
+
+def measure_crowd() -> float:
+    """Seconds that a second of one core's work takes now: 1 on an idle machine, more on a busy one.
+
+    >>> measure_crowd() >= 1
+    True
+    """
+    begin, start = time.perf_counter(), time.thread_time()
+    while time.thread_time() - start < _CROWD_SECONDS:
+        pass
+    return max(1.0, (time.perf_counter() - begin) / (time.thread_time() - start))
 
 
 def measure_memory() -> float:
