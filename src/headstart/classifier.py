@@ -52,9 +52,9 @@ class ImageClassifier(Answers, Parameters):
             the photos, see `headstart.training.backbone_choice`; or a Keras model from 0-255 RGB
             photos to a feature map or vector.
         recipe: What is trained: ``"probe"``, the linear head; ``"tune"``, then also the last part
-            of the backbone; ``"auto"``, that only where time and photos say so, see
-            `headstart.training.climb`; or a `headstart.recipe.Recipe`. None: ``"auto"`` with a
-            budget, else ``"probe"``.
+            of the backbone; ``"search"``, with settings that are searched for; ``"auto"``, that
+            only where time and photos say so (docs/budget.md); or a `headstart.recipe.Recipe`.
+            None: ``"auto"`` with a budget, else ``"probe"``.
         unfreeze: What of the backbone is trained, such as ``"last_block"`` or 4 (layers), see
             `headstart.models.unfreeze.resolve_unfreeze`; implies ``recipe="tune"``.
         seed: Of everything random: the split and the folds of the cross-validation.
@@ -176,8 +176,10 @@ class ImageClassifier(Answers, Parameters):
         check_callbacks(callbacks)
         recipe = self.recipe or ("auto" if budget else "probe")
         recipe, stopwatch = choose_recipe(recipe, unfreeze=self.unfreeze), Stopwatch()
-        if recipe.fine_tune is not None:
+        if recipe.fine_tune is not None or recipe.name == "search":
             require_package("tensorflow", "keras", purpose="fine-tuning")
+        if recipe.name == "search":
+            require_package("optuna", purpose="searching for settings")
         is_open = isinstance(self.backbone, str) and self.backbone == "auto"
         prefix = None if is_open else load_prefix(self.backbone)
         with stopwatch.step("scan"):

@@ -91,6 +91,7 @@ _EXTRAS = {
     "pillow_heif": "heic",
     "ai_edge_litert": "litert",
     "openvino": "openvino",
+    "optuna": "search",
     "h5py": "cpu",
     "keras_hub": "kerashub",
     "requests": "cpu",

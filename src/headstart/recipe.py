@@ -121,7 +121,8 @@ class Recipe:
         name: A key of `RECIPES`.
         stages: What is trained, in order. ``"probe"``: the linear head on the frozen backbone.
             ``"fine_tune"``: then the last part of the backbone together with the head. The recipe
-            ``"auto"`` adds it where time and photos say so, see `headstart.training.climb`.
+            ``"auto"`` adds it where time and photos say so, see `headstart.training.climb`;
+            ``"search"`` with settings that it searches for, see `headstart.training.search`.
         folds: Folds of the cross-validation that chooses the strength of the L2 penalty; fewer
             where a class has fewer photos.
         fine_tune: Settings of that stage; None without it.
@@ -167,6 +168,7 @@ def _check_keys(kind: type[Recipe] | type[FineTune], data: dict[str, Any], what:
 RECIPES: dict[str, Recipe] = {
     "auto": Recipe("auto"),
     "probe": Recipe(),
+    "search": Recipe("search"),
     "tune": Recipe("tune", ("probe", "fine_tune"), fine_tune=FineTune()),
 }
 
@@ -210,5 +212,5 @@ def choose_recipe(recipe: str | Recipe, **settings: Any) -> Recipe:
         return found
     _check_keys(FineTune, changes, "fine-tuning")
     stage = replace(found.fine_tune or FineTune(), **changes)
-    name = "tune" if found.name in ("auto", "probe") else found.name
+    name = "tune" if found.name in ("auto", "probe", "search") else found.name
     return replace(found, name=name, stages=("probe", "fine_tune"), fine_tune=stage)

@@ -59,7 +59,8 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the output
 RecipeOption = Annotated[
     str,
     typer.Option(
-        help="What is trained: probe (the head), tune (also --unfreeze), or auto: the head, then "
+        help="What is trained: probe (the head), tune (also --unfreeze), search (tune, with "
+        "settings that are searched for), or auto: the head, then "
         "more where it fits into the budget and pays."
     ),
 ]

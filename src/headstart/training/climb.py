@@ -24,6 +24,7 @@ from headstart.training.interpolate import choose_share
 from headstart.training.ladder import END_SECONDS, RUNGS, Ladder, describe_stage
 from headstart.training.plan import MARGIN, Step
 from headstart.training.probe import Probe
+from headstart.training.search import DEPTHS, EPOCHS, Search
 from headstart.training.tuning import Check, Options, Photos, Tuning
 
 # On fewer photos, or fewer mistakes of the probe, a gain could not be told from chance.
@@ -72,9 +73,11 @@ class Climb:
         return Ladder(self.prefix, len(photos.class_names), amounts, self.budget)
 
     def follow(self, recipe: Recipe) -> None:
-        """Take the one step that a recipe names, or those that `run` finds."""
+        """Take the one step that a recipe names, or those that `search` or `run` find."""
         if recipe.fine_tune is not None:
             self.take("fine-tuning", recipe.fine_tune)
+        elif recipe.name == "search":
+            self.search()
         else:
             self.run()
 
@@ -107,6 +110,37 @@ class Climb:
                 self._leave(rungs[lowest:])
                 return
 
+    def search(self) -> None:
+        """Search for settings, then take the step with the best of them."""
+        why = self._find_objection()
+        step = Step("search", "settings of fine-tuning", None, why, is_taken=not why)
+        self.steps.append(step)
+        if why:
+            return
+        usual = FineTune(epochs=EPOCHS, learning_rate=1e-3)
+        forecasts = {d: self.ladder.forecast(replace(usual, unfreeze=d)) for d in DEPTHS}
+        # Half of the time for trials, the rest for the training that follows.
+        depths = tuple(d for d, f in forecasts.items() if 2 * f.seconds < self.ladder.left)
+        if not depths:
+            need = format_duration(2 * forecasts[DEPTHS[0]].seconds)
+            step.why, step.is_taken = f"would take about {need} at least", False
+            return
+        last = max(forecasts[depth].seconds for depth in depths)
+        options = replace(self.options, check=self._make_check(MARGIN * last))
+        start, found = time.monotonic(), None
+        try:
+            search = Search(self.prefix, self.photos, self.probe, self.seed, options, depths=depths)
+            found = search.run()
+        except KeyboardInterrupt:
+            self.is_stopped, step.outcome = True, "stopped; run again to go on"
+        step.actual, step.why = time.monotonic() - start, "as asked for"
+        if found is not None:
+            step.outcome = (
+                f"{found.trials} settings tried to the end, {found.pruned} left early; log loss "
+                f"{found.loss:.3f} with {describe_stage(found.settings)}"
+            )
+            self.take("best of the search", found.settings)
+
     def take(self, name: str, settings: FineTune, forecast: Forecast | None = None) -> bool:
         """Train one step; whether its network is now the best one."""
         forecast = forecast or self.ladder.forecast(settings)
@@ -114,7 +148,7 @@ class Climb:
         step.cached_bytes = forecast.cached_bytes
         self.steps.append(step)
         start, tuning = time.monotonic(), None
-        options = replace(self.options, check=self._make_check(forecast))
+        options = replace(self.options, check=self._make_check(MARGIN * forecast.finish))
         try:
             tuning = tune(
                 self.prefix, self.photos, self.probe, settings, seed=self.seed, options=options
@@ -167,11 +201,11 @@ class Climb:
         left = format_duration(max(self.budget.left, 0))
         return f"fits: about {format_duration(forecast.seconds)} of the {left} that are left"
 
-    def _make_check(self, forecast: Forecast) -> Check | None:
-        """Ends the step while there is time to write down what it would give."""
+    def _make_check(self, after: float) -> Check | None:
+        """Ends a step while there is time for what comes after it, in seconds."""
         if self.budget is None or not self.budget.is_strict:
             return None
-        budget, reserve = self.budget, END_SECONDS + MARGIN * forecast.finish
+        budget, reserve = self.budget, END_SECONDS + after
         return lambda: budget.check(reserve)
 
     def _replaces(self, tuning: Tuning, step: Step) -> bool:

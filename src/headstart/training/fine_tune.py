@@ -67,8 +67,8 @@ def tune(
     )
     ends = cut_prefix(prefix, unfreeze.boundary, backbone)
     network = Network(backbone, unfreeze, len(photos.class_names), settings)
-    with _open_source(ends, unfreeze.boundary, photos, settings, seed, options) as source:
-        identity = _identify(ends, photos, probe, settings, seed, options.runtime)
+    with open_source(ends, unfreeze.boundary, photos, settings, seed, options) as source:
+        identity = identify(ends, photos, probe, settings, seed, options.runtime)
         context = Context(seed, Checkpoints(identity), options.callbacks, options.check)
         return Stage(network, source, photos, probe, context).run()
 
@@ -106,7 +106,7 @@ def build_copy(prefix: Prefix) -> keras.Model:
 
 
 @contextlib.contextmanager
-def _open_source(
+def open_source(
     prefix: Prefix,
     boundary: Boundary,
     photos: Photos,
@@ -114,6 +114,19 @@ def _open_source(
     seed: int,
     options: Options,
 ) -> Iterator[Source]:
+    """Activations at the boundary of a prefix, computed where they are not cached.
+
+    Args:
+        prefix: Ends at the boundary.
+        boundary: Where that is.
+        photos: Of the stage.
+        settings: Their views are opened.
+        seed: Of the views.
+        options: Runtime and who is told.
+
+    Raises:
+        HeadstartError: A photo cannot be read any more.
+    """
     samples = (*photos.train, *photos.validation)
     if boundary.name == INPUT:
         with Pixels(samples, prefix.image_size, settings.views, seed) as pixels:
@@ -140,7 +153,7 @@ def _open_source(
     yield found
 
 
-def _identify(
+def identify(
     prefix: Prefix, photos: Photos, probe: Probe, settings: FineTune, seed: int, runtime: str
 ) -> dict[str, Any]:
     """All that the weights depend on; computed activations are named by what made them."""

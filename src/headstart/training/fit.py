@@ -169,7 +169,7 @@ def train(
     with stopwatch.step("probe"):
         probe = _fit(features, split, class_names, recipe, seed)
     tuning = None
-    if recipe.fine_tune is not None or recipe.name == "auto":
+    if recipe.fine_tune is not None or recipe.name in ("auto", "search"):
         options = Options(runtime, progress, callbacks, measure_pace(prefix, features, runtime))
         photos = _list_photos(features, split, class_names)
         climb = Climb(prefix, photos, probe, seed, options, budget, len(split.test))

@@ -89,6 +89,14 @@ class Stage:
             self._context.checkpoints.remove()
         return result
 
+    def try_fold(self) -> float | None:
+        """Log loss of the best epoch on the first fold's photos; None where there is none."""
+        folds, rate = self._list_folds(), self._settings.learning_rate
+        if not folds or rate is None:
+            return None
+        position, _ = self._train_on("trial", *folds[0], rate)
+        return None if position.is_diverged else position.best_loss
+
     def _list_folds(self) -> list[tuple[Numbers, Numbers]]:
         count = len(self._train)
         if self._photos.validation:
