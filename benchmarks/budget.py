@@ -86,6 +86,9 @@ def measure(number: int, budget: int, count: int, scratch: Path) -> list[dict[st
                 "seconds": seconds,
                 "of the budget": seconds / budget,
                 "usable": bundle.exists(),
+                "outcome": "",
+                "kept": "",
+                "accuracy on the test photos": None,
             }
             rows.append(row)
             least = re.search(r"Give --budget (\d+)s", complaint)
@@ -93,7 +96,7 @@ def measure(number: int, budget: int, count: int, scratch: Path) -> list[dict[st
                 break
             row["outcome"], budget = f"refused: needs {least[1]} s", int(least[1])
         if code != 0:
-            row.setdefault("outcome", f"exit code {code}")
+            row["outcome"] = row["outcome"] or f"exit code {code}"
             return rows
     finally:
         if burner is not None:
