@@ -28,6 +28,8 @@ from headstart.export.parity import Gap, Parity, find_faults, make_trial, measur
 from headstart.exports import CARD, RECORD, Exporting
 
 SIZE = 48
+# Formats that can hold a network which is not in the catalogue.
+FORMATS = {name: exporter for name, exporter in EXPORTERS.items() if name != "small"}
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -76,7 +78,7 @@ def classifier(network: Any, coloured: Path) -> Any:
 def folder(classifier: Any, coloured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All formats; not to be changed."""
     folder = tmp_path_factory.mktemp("exports")
-    classifier.export(folder, *EXPORTERS, photos=coloured)
+    classifier.export(folder, *FORMATS, photos=coloured)
     return folder
 
 
@@ -84,7 +86,7 @@ def rows(folder: Path) -> dict[str, Any]:
     return {row["format"]: row for row in json.loads((folder / RECORD).read_text())}
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_every_format_agrees_with_the_bundle(folder: Path, name: str) -> None:
     row = rows(folder)[name]
     pixels, files = row["parity"]["pixels"], row["parity"]["files"]
@@ -110,7 +112,7 @@ def test_the_floats_agree_much_better_than_asked(folder: Path) -> None:
 
 
 def test_what_lies_beside_each_file(folder: Path, classifier: Any) -> None:
-    for name, exporter in EXPORTERS.items():
+    for name, exporter in FORMATS.items():
         file = f"classifier{exporter.suffix}"
         beside = json.loads((folder / f"{file}.json").read_text())
         assert beside["class_names"] == ["0", "1", "2", "3"]
@@ -326,11 +328,11 @@ def test_the_card_says_what_was_measured(folder: Path, classifier: Any) -> None:
     card = (folder / CARD).read_text()
     assert "Not known: no photos were set aside" not in card
     assert f"{classifier.evaluation.accuracy.value:.1%}" in card
-    for exporter in EXPORTERS.values():
+    for exporter in FORMATS.values():
         assert f"| classifier{exporter.suffix} |" in card
 
 
-def test_the_command(trained: Any, tmp_path: Path) -> None:
+def test_the_command(trained: Any, digits_folder: Path, tmp_path: Path) -> None:
     bundle = trained.save(tmp_path / "digits.headstart")
     trained.save_run(tmp_path / "digits.run")
     run = CliRunner().invoke
@@ -340,8 +342,18 @@ def test_the_command(trained: Any, tmp_path: Path) -> None:
     assert told["exports"][0]["file"] == "digits.onnx"
     assert told["exports"][0]["parity"]["pixels"]["photos"] == trained.evaluation.photos
     assert (tmp_path / "digits-exports" / "digits.onnx").is_file()
-    table = run(app, ["export", str(bundle), "-f", "onnx", "--force"])
+    table = run(app, ["export", str(bundle), "-f", "onnx", "-f", "small", "--force"])
     assert "digits.onnx" in table.output
+    small = rows(tmp_path / "digits-exports")["small"]
+    assert small["bytes"] < 50_000
+    assert small["parity"]["pixels"]["largest"] == small["parity"]["files"]["largest"] == 0
+    photo = digits_folder / "2" / "002.png"
+    example = [sys.executable, "digits-small.headstart.py", str(photo)]
+    done = subprocess.run(
+        example, cwd=tmp_path / "digits-exports", capture_output=True, text=True, check=True
+    )
+    (said,) = trained.predictor.predict([photo])
+    assert done.stdout == f"{photo} {said.label} {said.probability:.3f}\n"
     assert run(app, ["export", str(bundle)]).exit_code == 2
     assert "Did you mean" in str(run(app, ["export", str(bundle), "-f", "onx"]).exception)
 

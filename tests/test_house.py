@@ -22,7 +22,7 @@ ROWS = {
     **dict.fromkeys(("errors", "files"), 0),
     "recipe": 1,
     **dict.fromkeys(("data", "models", "runtimes", "engines", "evaluation"), 2),
-    **dict.fromkeys(("bundle", "parameters", "runs"), 3),
+    **dict.fromkeys(("bundle", "small", "parameters", "runs"), 3),
     "features": 4,
     **dict.fromkeys(("training", "export", "explain", "predictor", "answers"), 5),
     "suggestions": 6,

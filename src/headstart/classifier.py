@@ -239,14 +239,24 @@ class ImageClassifier(Answers, Parameters):
             return self.tuning.backbone
         return None if isinstance(self.backbone, str) else self.backbone
 
-    def save(self, path: str | Path, *, force: bool = False) -> Path:
+    def save(self, path: str | Path, *, force: bool = False, small: bool = False) -> Path:
         """Write the bundle; returns its path.
+
+        Args:
+            path: Of the file.
+            force: Whether a file that is there is replaced.
+            small: Only what training made: kilobytes, where nothing was fine-tuned. It does not
+                know novelty, and the first load makes the rest from the catalogue's backbone.
 
         Raises:
             OutputExistsError: It exists and ``force`` is not set.
+            BundleError: ``small``, and the backbone is not in the catalogue.
             HeadstartError: It cannot be written.
         """
-        save_bundle(Path(path), self.bundle.manifest, self.bundle.members, force=force)
+        from headstart.small import shrink
+
+        bundle = shrink(self.bundle) if small else self.bundle
+        save_bundle(Path(path), bundle.manifest, bundle.members, force=force)
         return Path(path)
 
     def save_run(self, folder: str | Path, *, force: bool = False) -> Path:
