@@ -29,7 +29,7 @@ from headstart import ImageClassifier
 from headstart.data.decode import decode_photo
 from headstart.errors import ExportError
 from headstart.export import EXPORTERS, get_exporter
-from headstart.export.parity import Trial, find_faults, measure_parity
+from headstart.export.parity import find_faults, measure_parity
 from headstart.exports import Exporting
 from headstart.recipe import choose_recipe
 
@@ -122,7 +122,7 @@ class Twin:
         return list(self.run_squares(np.stack(pixels)))
 
 
-def judge_twins(exporting: Exporting, name: str, trial: Trial) -> dict[str, str]:
+def judge_twins(exporting: Exporting, name: str) -> dict[str, str]:
     """Whether each mistake is refused."""
     exporter, bundle = get_exporter(name), exporting.bundle
     runner = exporter.open(exporting.folder / f"{exporting.name}{exporter.suffix}")
@@ -132,7 +132,7 @@ def judge_twins(exporting: Exporting, name: str, trial: Trial) -> dict[str, str]
     answers = {}
     for mistake in ("colour order", "resize", "temperature"):
         twin = Twin(runner, mistake, bundle.image_size, heat)
-        parity = measure_parity(bundle, twin, trial, again=False)
+        parity = measure_parity(exporting._original, twin, most=TWINS)
         answers[f"twin: {mistake}"] = (
             "refused" if find_faults(parity, exporter.tolerance) else "accepted"
         )
@@ -160,8 +160,6 @@ def main() -> None:
                     print(f"{network}, {name}: {error}", flush=True)
                     continue
                 parity = found["parity"]
-                trial = exporting._trial
-                trial = Trial(trial.contents[:TWINS], trial.squares[:TWINS], trial.labels[:TWINS])
                 is_float = EXPORTERS[name].tolerance is not None
                 rows.append(
                     {
@@ -179,7 +177,7 @@ def main() -> None:
                         "files: unread": parity["files"]["unread"],
                         "ms": parity["milliseconds"],
                         "bundle ms": parity["bundle_milliseconds"],
-                        **(judge_twins(exporting, name, trial) if is_float else {}),
+                        **(judge_twins(exporting, name) if is_float else {}),
                     }
                 )
                 print(json.dumps(rows[-1]), flush=True)

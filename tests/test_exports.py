@@ -22,12 +22,16 @@ from headstart import ImageClassifier
 from headstart.cli.commands import app
 from headstart.data.decode import decode_photo, square_image
 from headstart.errors import ExportError, OutputExistsError
-from headstart.export import EXPORTERS, get_exporter
+from headstart.export import EXPORTERS, get_exporter, onnx_format
 from headstart.export.card import write_card
-from headstart.export.parity import Gap, Parity, find_faults, make_trial, measure_parity
+from headstart.export.material import Material
+from headstart.export.parity import Gap, Original, Parity, find_faults, make_trial, measure_parity
 from headstart.exports import CARD, RECORD, Exporting
+from headstart.predictor import Predictor
 
 SIZE = 48
+# Formats that can hold a network which is not in the catalogue.
+FORMATS = {name: exporter for name, exporter in EXPORTERS.items() if name != "small"}
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -76,7 +80,7 @@ def classifier(network: Any, coloured: Path) -> Any:
 def folder(classifier: Any, coloured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All formats; not to be changed."""
     folder = tmp_path_factory.mktemp("exports")
-    classifier.export(folder, *EXPORTERS, photos=coloured)
+    classifier.export(folder, *FORMATS, photos=coloured)
     return folder
 
 
@@ -84,7 +88,7 @@ def rows(folder: Path) -> dict[str, Any]:
     return {row["format"]: row for row in json.loads((folder / RECORD).read_text())}
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_every_format_agrees_with_the_bundle(folder: Path, name: str) -> None:
     row = rows(folder)[name]
     pixels, files = row["parity"]["pixels"], row["parity"]["files"]
@@ -110,7 +114,7 @@ def test_the_floats_agree_much_better_than_asked(folder: Path) -> None:
 
 
 def test_what_lies_beside_each_file(folder: Path, classifier: Any) -> None:
-    for name, exporter in EXPORTERS.items():
+    for name, exporter in FORMATS.items():
         file = f"classifier{exporter.suffix}"
         beside = json.loads((folder / f"{file}.json").read_text())
         assert beside["class_names"] == ["0", "1", "2", "3"]
@@ -179,6 +183,95 @@ def test_the_saved_model_says_what_predict_says(
     assert agreeing.mean() >= 0.95
 
 
+def run_onnx(target: Path, squares: Any) -> dict[str, Any]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(target)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"images": squares}), strict=True))
+
+
+def run_openvino(target: Path, squares: Any) -> dict[str, Any]:
+    import openvino
+
+    found = openvino.Core().compile_model(target / "model.xml", "CPU")([squares])
+    return {name: found[name] for name in ("probabilities", "set", "is_sure")}
+
+
+def run_saved_model(target: Path, squares: Any) -> dict[str, Any]:
+    import tensorflow as tf
+
+    images = tf.constant(squares, tf.float32)
+    return tf.saved_model.load(str(target / "1")).signatures["images"](images=images)
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [("onnx", run_onnx), ("openvino", run_openvino), ("savedmodel", run_saved_model)],
+)
+def test_the_graphs_judge_as_predict_does(
+    classifier: Any, network: Any, coloured: Path, tmp_path: Path, name: str, run: Any
+) -> None:
+    paths = sorted(coloured.glob("*/*"))
+    squares = np.stack([decode_photo(path.read_bytes(), SIZE) for path in paths])
+    tops = np.sort(classifier.predict_proba(paths), axis=1)
+    # Thresholds in the midst of the answers, so that some are sure, and sets have several sizes.
+    told: dict[str, Any] = json.loads(json.dumps(classifier.bundle.manifest))
+    told["trust"]["abstentions"]["0.95"]["confidence"] = float(np.quantile(tops[:, -1], 0.4))
+    told["trust"]["thresholds"]["0.9"] = float(1 - np.quantile(tops[:, -2], 0.6))
+    bundle = replace(classifier.bundle, manifest=told)
+    EXPORTERS[name].write(Material(bundle, network), tmp_path / "export")
+    found = {key: np.asarray(value) for key, value in run(tmp_path / "export", squares).items()}
+    said = list(Predictor(bundle).predict(paths))
+    assert {each.is_sure for each in said} == {True, False}
+    assert {len(each.prediction_set) for each in said} >= {1, 2}
+    assert found["is_sure"].astype(bool).tolist() == [each.is_sure for each in said]
+    names = np.array(bundle.class_names)
+    for row, each in zip(found["set"].astype(bool), said, strict=True):
+        assert set(names[row]) == set(each.prediction_set)
+    np.testing.assert_allclose(
+        found["probabilities"], [each.probabilities for each in said], atol=1e-4
+    )
+
+
+def test_without_thresholds_the_graph_says_nothing_of_them(classifier: Any, tmp_path: Path) -> None:
+    bundle, squares = classifier.bundle, np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    told: dict[str, Any] = json.loads(json.dumps(bundle.manifest))
+    told["trust"]["abstentions"]["0.95"]["confidence"] = None
+    for manifest, outputs in (
+        ({**told, "trust": None}, ["probabilities"]),
+        (told, ["probabilities", "set", "is_sure"]),
+    ):
+        changed = Material(replace(bundle, manifest=manifest))
+        (tmp_path / "a.onnx").write_bytes(changed.graph_of_any_size)
+        found = run_onnx(tmp_path / "a.onnx", squares)
+        assert list(found) == outputs
+    assert found["is_sure"].tolist() == [False, False]  # no confidence is high enough
+
+
+def test_what_formats_share_is_computed_once(
+    classifier: Any, coloured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: dict[str, int] = {"graphs": 0, "photos": 0}
+    exporting = Exporting(classifier.bundle, tmp_path, photos=coloured)
+    run, make = exporting._original.run, onnx_format.make_graph
+
+    def count_photos(squares: Any) -> Any:
+        counts["photos"] += len(squares)
+        return run(squares)
+
+    def count_graphs(material: Any) -> bytes:
+        counts["graphs"] += 1
+        return make(material)
+
+    monkeypatch.setattr(exporting._original, "run", count_photos)
+    monkeypatch.setattr(onnx_format, "make_graph", count_graphs)
+    first, second = (exporting.write(name) for name in ("onnx", "openvino"))
+    assert first.parity.pixels.photos == second.parity.pixels.photos == 80
+    timed = 21  # of each format, beside it
+    assert counts == {"graphs": 1, "photos": 80 + 2 * timed}
+
+
 def test_plain_keras_opens_the_file(folder: Path) -> None:
     code = (
         "import sys, keras, numpy as np\n"
@@ -232,9 +325,10 @@ def test_twins_are_refused(
     runner = exporter.open(folder / f"classifier{exporter.suffix}")
     contents = [path.read_bytes() for path in sorted(coloured.glob("*/*"))]
     trial = make_trial(contents, [-1] * len(contents), SIZE)
-    right = measure_parity(classifier.bundle, Twin(runner), trial, again=False)
+    original = Original(classifier.bundle, trial)
+    right = measure_parity(original, Twin(runner))
     assert find_faults(right, exporter.tolerance) == []
-    found = measure_parity(classifier.bundle, Twin(runner, **wrong), trial, again=False)
+    found = measure_parity(original, Twin(runner, **wrong))
     assert says in "; ".join(find_faults(found, exporter.tolerance))
 
 
@@ -326,11 +420,11 @@ def test_the_card_says_what_was_measured(folder: Path, classifier: Any) -> None:
     card = (folder / CARD).read_text()
     assert "Not known: no photos were set aside" not in card
     assert f"{classifier.evaluation.accuracy.value:.1%}" in card
-    for exporter in EXPORTERS.values():
+    for exporter in FORMATS.values():
         assert f"| classifier{exporter.suffix} |" in card
 
 
-def test_the_command(trained: Any, tmp_path: Path) -> None:
+def test_the_command(trained: Any, digits_folder: Path, tmp_path: Path) -> None:
     bundle = trained.save(tmp_path / "digits.headstart")
     trained.save_run(tmp_path / "digits.run")
     run = CliRunner().invoke
@@ -340,8 +434,18 @@ def test_the_command(trained: Any, tmp_path: Path) -> None:
     assert told["exports"][0]["file"] == "digits.onnx"
     assert told["exports"][0]["parity"]["pixels"]["photos"] == trained.evaluation.photos
     assert (tmp_path / "digits-exports" / "digits.onnx").is_file()
-    table = run(app, ["export", str(bundle), "-f", "onnx", "--force"])
+    table = run(app, ["export", str(bundle), "-f", "onnx", "-f", "small", "--force"])
     assert "digits.onnx" in table.output
+    small = rows(tmp_path / "digits-exports")["small"]
+    assert small["bytes"] < 50_000
+    assert small["parity"]["pixels"]["largest"] == small["parity"]["files"]["largest"] == 0
+    photo = digits_folder / "2" / "002.png"
+    example = [sys.executable, "digits-small.headstart.py", str(photo)]
+    done = subprocess.run(
+        example, cwd=tmp_path / "digits-exports", capture_output=True, text=True, check=True
+    )
+    (said,) = trained.predictor.predict([photo])
+    assert done.stdout == f"{photo} {said.label} {said.probability:.3f}\n"
     assert run(app, ["export", str(bundle)]).exit_code == 2
     assert "Did you mean" in str(run(app, ["export", str(bundle), "-f", "onx"]).exception)
 

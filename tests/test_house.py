@@ -22,11 +22,11 @@ ROWS = {
     **dict.fromkeys(("errors", "files"), 0),
     **dict.fromkeys(("recipe", "budget"), 1),
     **dict.fromkeys(("data", "models", "runtimes", "engines", "evaluation"), 2),
-    **dict.fromkeys(("bundle", "parameters", "runs"), 3),
+    **dict.fromkeys(("bundle", "small", "parameters", "runs"), 3),
     "features": 4,
     **dict.fromkeys(("training", "export", "explain", "predictor", "answers"), 5),
     "suggestions": 6,
-    **dict.fromkeys(("classifier", "report", "exports"), 6),
+    **dict.fromkeys(("classifier", "keeping", "report", "exports"), 6),
     **dict.fromkeys(("cli", "server", "testing"), 7),
     **dict.fromkeys(("", "__main__"), 8),  # the face, and python -m headstart
 }

@@ -11,18 +11,22 @@ A bundle is one zip file (stored, not compressed) or a folder with the same memb
                          numbers in the split; not in every bundle
     weights.safetensors  the head (``head/kernel``, ``head/bias``) and the backbone's weights
 
+The small variant has no graph, and of the backbone only what training changed; its manifest has
+``small``, from which `headstart.small` makes the whole again.
+
 Loading parses the manifest, then checks names, sizes and digests, before anything is built from
 the rest. Nothing in a bundle is run as code. Digests detect damage, not forgery.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from headstart.errors import BundleError, OutputExistsError
 from headstart.evaluation.metrics import Evaluation
@@ -32,6 +36,8 @@ from headstart.files import atomic_write, digest_bytes, sweep_temporary
 FORMAT = 1
 GRAPH, WEIGHTS, MANIFEST = "graph.onnx", "weights.safetensors", "manifest.json"
 REFERENCES = "references.safetensors"
+# What the backbone's arrays are called in `WEIGHTS`, and what a small variant has in its manifest.
+BACKBONE, SMALL = "backbone/", "small"
 
 # A manifest is text about at most some hundred thousand photos.
 _MANIFEST_BYTES = 256 * 2**20
@@ -114,12 +120,20 @@ def save_bundle(
         OutputExistsError, BundleError, HeadstartError: It exists, or cannot be written.
     """
     check_output(path, force)
+    sweep_temporary(path)
+    with atomic_write(path) as file:
+        write_archive(file, manifest, members)
+
+
+def write_archive(
+    file: IO[bytes], manifest: Mapping[str, Any], members: Mapping[str, bytes]
+) -> None:
+    """Write a bundle into an open file; see `save_bundle`."""
     listed = {
         name: {"sha256": digest_bytes(data), "bytes": len(data)} for name, data in members.items()
     }
     text = dump_manifest({"format": FORMAT, **manifest, "members": listed})
-    sweep_temporary(path)
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, data in {MANIFEST: text, **members}.items():
             # A fixed time stamp: equal contents make equal files.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
@@ -132,20 +146,32 @@ def dump_manifest(manifest: Mapping[str, Any]) -> bytes:
     b'{"format": 1, "digest": "5e5fbf8b210'
     """
     # ASCII with escapes: a class name may come from a folder's name that is not UTF-8.
-    return json.dumps({**manifest, "digest": _digest_manifest(manifest)}).encode()
+    return json.dumps({**manifest, "digest": digest_manifest(manifest)}).encode()
 
 
-def _digest_manifest(manifest: Mapping[str, Any]) -> str:
+def digest_manifest(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of a manifest, whatever the order of its keys and its own digest."""
     plain = {key: value for key, value in manifest.items() if key != "digest"}
     return digest_bytes(json.dumps(plain, sort_keys=True).encode())
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Read and check a bundle.
+    """Read and check a bundle; a small variant is made whole.
 
     Raises:
         BundleError: Not a bundle, damaged, or written by a newer Headstart.
+        MissingPackageError: It is a small variant that was never loaded here, and what makes it
+            whole is not installed.
     """
+    bundle = _read_bundle(path)
+    if SMALL not in bundle.manifest:
+        return bundle
+    from headstart.small import expand  # which knows networks, and this module
+
+    return expand(bundle)
+
+
+def _read_bundle(path: Path) -> Bundle:
     path = Path(path)
     if not path.exists():
         raise BundleError(f"{path} does not exist. Train one with: headstart train PHOTOS")
@@ -158,6 +184,16 @@ def load_bundle(path: Path) -> Bundle:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged bytes
         raise BundleError(f"{path} is not a readable bundle: {error}.") from error
+
+
+def parse_bundle(data: bytes, path: Path | None) -> Bundle:
+    """The bundle of a file's bytes; ``path`` is what it says of where it comes from.
+
+    Raises:
+        BundleError: As `load_bundle`.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return replace(_check(path or Path(), _ZipReader(archive)), path=path)
 
 
 def find_bundle(path: Path) -> Bundle | None:
@@ -205,10 +241,10 @@ def _check(path: Path, reader: _FolderReader | _ZipReader) -> Bundle:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: {MANIFEST} is not JSON ({error}).") from error
     _check_manifest(path, manifest)
-    if manifest.pop("digest") != _digest_manifest(manifest):
+    if manifest.pop("digest") != digest_manifest(manifest):
         raise BundleError(f"{path} is damaged: {MANIFEST} does not match its own digest.")
     members = {}
-    for name in (GRAPH, WEIGHTS, REFERENCES):
+    for name in (WEIGHTS,) if SMALL in manifest else (GRAPH, WEIGHTS, REFERENCES):
         if name == REFERENCES and name not in manifest["members"]:
             continue
         entry = manifest["members"].get(name)

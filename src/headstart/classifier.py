@@ -11,23 +11,23 @@ import numpy as np
 
 from headstart.answers import Answers, Photos
 from headstart.budget import Budget, make_budget
-from headstart.bundle import Bundle, load_bundle, save_bundle
+from headstart.bundle import Bundle, load_bundle
 from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Problem
 from headstart.data.table import scan_source
 from headstart.errors import HeadstartError, require_package
 from headstart.evaluation.intervals import Estimate
 from headstart.evaluation.metrics import Evaluation
+from headstart.keeping import Keeping
 from headstart.parameters import Parameters
 from headstart.predictor import Predictor, describe_trained, evaluate_manifest
 from headstart.recipe import Recipe, choose_recipe
-from headstart.runs import Run, save_run
+from headstart.runs import Run
 from headstart.runtimes import AUTO, require_runtime
 
 if TYPE_CHECKING:
     import keras
 
-    from headstart.exports import Export
     from headstart.features.extract import Progress
     from headstart.training.backbone_choice import BackboneChoice
     from headstart.training.measure import Answer, Contrast
@@ -44,7 +44,7 @@ _TAKEN = (
 _SHOWN_MISTAKES = 8
 
 
-class ImageClassifier(Answers, Parameters):
+class ImageClassifier(Answers, Keeping, Parameters):
     """An image classifier on a pretrained, frozen backbone.
 
     Args:
@@ -277,48 +277,6 @@ class ImageClassifier(Answers, Parameters):
         if self.tuning is not None and self.tuning.share:
             return self.tuning.backbone
         return None if isinstance(self.backbone, str) else self.backbone
-
-    def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write the bundle; returns its path.
-
-        Raises:
-            OutputExistsError: It exists and ``force`` is not set.
-            HeadstartError: It cannot be written.
-        """
-        save_bundle(Path(path), self.bundle.manifest, self.bundle.members, force=force)
-        return Path(path)
-
-    def save_run(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write the record of the training as a folder; returns its path.
-
-        Raises:
-            OutputExistsError: It exists and ``force`` is not set.
-            HeadstartError: It cannot be written, or `fit` was not called on this object.
-        """
-        if self._run is None:
-            raise HeadstartError("Only what was trained here has a record; call fit(photos) first.")
-        return save_run(self._run, Path(folder), force=force)
-
-    def export(
-        self, folder: str | Path, *formats: str, photos: Any = None, force: bool = False
-    ) -> list[Export]:
-        """Write the classifier for other runtimes, each file compared with the bundle first.
-
-        Args:
-            folder: Where to; it is made if needed.
-            formats: Keys of `headstart.export.EXPORTERS`; ``"onnx"`` by default.
-            photos: Labelled photos to compare on, as for `fit`.
-            force: Whether exports that are there are replaced.
-
-        Raises:
-            ExportError: A format cannot hold the network, or does not predict what it does; or
-                there are no photos to compare on.
-        """
-        from headstart.exports import Exporting
-
-        known = self._trained_backbone
-        exporting = Exporting(self.bundle, folder, photos=photos, known=known, force=force)
-        return [exporting.write(name) for name in formats or ("onnx",)]
 
     def __repr__(self) -> str:
         changed = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())

@@ -27,7 +27,14 @@ from headstart.errors import (
 from headstart.export import EXPORTERS, get_exporter
 from headstart.export.card import write_card
 from headstart.export.material import Material, Pixels
-from headstart.export.parity import Parity, Trial, find_faults, make_trial, measure_parity
+from headstart.export.parity import (
+    Original,
+    Parity,
+    Trial,
+    find_faults,
+    make_trial,
+    measure_parity,
+)
 from headstart.files import digest_bytes, make_folder, write_bytes
 from headstart.runs import load_run
 from headstart.runtimes.quiet import start_tensorflow
@@ -107,7 +114,7 @@ class Exporting:
         self.folder = Path(folder) if folder else path.with_name(f"{self.name}-exports")
         self.force, self.keep_faulty = force, keep_faulty
         test, train = _find_photos(path, photos)
-        self._trial = _read_trial(test[:_MEASURED], self.bundle)
+        self._original = Original(self.bundle, _read_trial(test[:_MEASURED], self.bundle))
         shown = _read_squares(train[:_REPRESENTATIVE], self.bundle.image_size)
         self._material = Material(self.bundle, known, shown)
 
@@ -134,9 +141,9 @@ class Exporting:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=self.folder) as partial:
             written = Path(partial) / target.name
             exporter.write(self._material, written)
-            trial = self._trial if exporter.tolerance is None else _cut(self._trial, _COMPARED)
             again = exporter.tolerance is None
-            parity = measure_parity(self.bundle, exporter.open(written), trial, again=again)
+            most = None if again else _COMPARED
+            parity = measure_parity(self._original, exporter.open(written), most=most, again=again)
             faults = tuple(find_faults(parity, exporter.tolerance))
             if faults and not self.keep_faulty:
                 raise ExportError(
@@ -224,10 +231,6 @@ def _read_squares(samples: Sequence[Sample], image_size: int) -> Pixels:
         except UnreadablePhotoError:
             continue
     return np.stack(squares) if squares else np.empty(0, np.uint8)
-
-
-def _cut(trial: Trial, count: int) -> Trial:
-    return Trial(trial.contents[:count], trial.squares[:count], trial.labels[:count])
 
 
 def _list_files(path: Path) -> list[Path]:

@@ -43,14 +43,18 @@ def main() -> None:
     x = keras.layers.Rescaling(1 / 127.5, -1)(photos)
     for filters in (8, 12):
         x = keras.layers.Conv2D(filters, 3, 2, "same", activation="relu")(x)
-    network = keras.Model(photos, x, name="golden")
+    write(keras.Model(photos, x, name="golden"), f"format{FORMAT}")
+    write("efficientnet-lite0", f"format{FORMAT}-small", small=True)
+
+
+def write(backbone: str | keras.Model, name: str, *, small: bool = False) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(80):
             place = Path(folder) / ("square" if number % 2 else "disc, ölig")
             place.mkdir(exist_ok=True)
             Image.fromarray(draw(number)).save(place / f"{number}.png")
-        classifier = ImageClassifier(network).fit(folder)
-    path = classifier.save(HERE / f"format{FORMAT}.headstart", force=True)
+        classifier = ImageClassifier(backbone).fit(folder)
+    path = classifier.save(HERE / f"{name}.headstart", force=True, small=small)
     answers = [
         {
             "label": said.label,
@@ -61,7 +65,7 @@ def main() -> None:
         }
         for said in Predictor(path).predict([draw(number) for number in range(100, 106)])
     ]
-    (HERE / f"format{FORMAT}.json").write_text(json.dumps(answers, indent=1) + "\n")
+    (HERE / f"{name}.json").write_text(json.dumps(answers, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -106,6 +106,9 @@ EXPORTERS: dict[str, Exporter] = {
         _SQUARES,
         (("precision", "int8"),),
     ),
+    "small": Exporter(
+        "small_format", "-small.headstart", ("onnx",), 1e-3, "photos, by Headstart; no novelty"
+    ),
 }
 
 

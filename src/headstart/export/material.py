@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from headstart import __version__
 from headstart.bundle import GRAPH, Bundle
 from headstart.data.decode import KEPT_SHARE
 from headstart.errors import BundleError, ExportError
-from headstart.evaluation.trust import Trust
+from headstart.evaluation.trust import COVERAGE, PRECISION, Trust
 from headstart.training.rebuild import rebuild_classifier
 
 if TYPE_CHECKING:
@@ -81,8 +82,27 @@ class Material:
         """`metadata` as JSON."""
         return json.dumps(self.metadata)
 
+    @cached_property
+    def graph_of_any_size(self) -> bytes:
+        """The ONNX export: `graph` with the resize before it and thresholds behind it."""
+        from headstart.export.onnx_format import make_graph  # which knows this module
+
+        return make_graph(self)
+
     @property
-    def trust(self) -> Trust | None:
-        """The thresholds, where there are any."""
+    def set_threshold(self) -> float | None:
+        """Largest score of a class in a set of the usual coverage; None without thresholds."""
+        return self._trust.thresholds.get(COVERAGE) if self._trust else None
+
+    @property
+    def sure_from(self) -> float | None:
+        """From which probability on an answer is sure: inf where none is, None where not known."""
+        found = self._trust.abstentions.get(PRECISION) if self._trust else None
+        if found is None:
+            return None
+        return math.inf if found.confidence is None else found.confidence
+
+    @cached_property
+    def _trust(self) -> Trust | None:
         record = self.bundle.manifest.get("trust")
         return Trust.from_json(record) if record else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from headstart.data.thumbnails import read_upright
 from headstart.export.material import Floats, Material, Pixels
@@ -19,11 +21,15 @@ _OPSET = 17
 
 def write(material: Material, target: Path) -> None:
     """Write the graph with the resize before it, checked by ``onnx.checker``."""
-    write_bytes(target, make_graph(material))
+    write_bytes(target, material.graph_of_any_size)
 
 
 def make_graph(material: Material) -> bytes:
-    """``images`` ``(batch, height, width, 3)`` uint8 → ``probabilities`` ``(batch, class)``."""
+    """``images`` ``(batch, height, width, 3)`` uint8 → ``probabilities`` ``(batch, class)``.
+
+    Where the bundle has thresholds also ``set`` ``(batch, class)`` and ``is_sure`` ``(batch,)``,
+    both boolean, as `headstart.evaluation.trust.Trust.judge` says them.
+    """
     import onnx
 
     inner = onnx.load_from_string(material.graph)
@@ -33,6 +39,7 @@ def make_graph(material: Material) -> bytes:
     del inner.graph.value_info[:]
     pair = [(outer.graph.output[0].name, inner.graph.input[0].name)]
     merged = onnx.compose.merge_models(outer, inner, io_map=pair, outputs=["probabilities"])
+    _judge(merged.graph, material)
     for key, value in {
         "class_names": "\n".join(material.bundle.class_names),
         "headstart": material.dump_metadata(),
@@ -41,6 +48,39 @@ def make_graph(material: Material) -> bytes:
     merged.producer_name = "headstart"
     onnx.checker.check_model(merged)
     return bytes(merged.SerializeToString())
+
+
+def _judge(graph: onnx.GraphProto, material: Material) -> None:
+    """Outputs by the thresholds, behind the probabilities."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def node(kind: str, *inputs: str | Any, name: str = "", **attributes: Any) -> str:
+        """An operator; what it takes besides tensors of the graph is put there."""
+        name = name or f"judge/{len(graph.node)}"
+        for place, value in enumerate(inputs):
+            if not isinstance(value, str):
+                graph.initializer.append(
+                    numpy_helper.from_array(np.asarray(value), f"{name}/{place}")
+                )
+        names = [v if isinstance(v, str) else f"{name}/{p}" for p, v in enumerate(inputs)]
+        graph.node.append(helper.make_node(kind, names, [name], name=name, **attributes))
+        return name
+
+    def output(name: str, *shape: str | int) -> None:
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.BOOL, shape))
+
+    rows, count = "probabilities", len(material.bundle.class_names)
+    if material.set_threshold is not None:
+        wide = node("Cast", rows, to=TensorProto.DOUBLE)
+        scores = node("Sub", np.float64(1), wide)
+        is_in = node("LessOrEqual", scores, np.float64(material.set_threshold))
+        best = node("ArgMax", rows, axis=1)
+        node("Or", is_in, node("Equal", best, np.arange(count)), name="set")
+        output("set", "batch", count)
+    if material.sure_from is not None:
+        highest = node("ReduceMax", rows, axes=[1], keepdims=0)
+        node("GreaterOrEqual", highest, np.float32(material.sure_from), name="is_sure")
+        output("is_sure", "batch")
 
 
 def _convert_preparation(size: int) -> onnx.ModelProto:
@@ -90,6 +130,6 @@ session = onnxruntime.InferenceSession(sys.argv[0][:-3])
 names = session.get_modelmeta().custom_metadata_map["class_names"].split("\\n")
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    (rows,) = session.run(None, {{"images": np.asarray(image)[None]}})
+    (rows,) = session.run(["probabilities"], {{"images": np.asarray(image)[None]}})
     print(path, names[rows[0].argmax()], f"{{rows[0].max():.3f}}")
 """

@@ -9,7 +9,6 @@ import numpy as np
 
 from headstart.data.thumbnails import read_upright
 from headstart.export.material import Floats, Material, Pixels
-from headstart.export.onnx_format import make_graph
 
 XML = "model.xml"
 
@@ -18,7 +17,7 @@ def write(material: Material, target: Path) -> None:
     """Write the folder with ``model.xml`` and ``model.bin``, the weights in float32."""
     import openvino
 
-    model = openvino.Core().read_model(io.BytesIO(make_graph(material)))
+    model = openvino.Core().read_model(io.BytesIO(material.graph_of_any_size))
     model.set_rt_info(material.dump_metadata(), "headstart")
     target.mkdir()
     openvino.save_model(model, target / XML, compress_to_fp16=False)

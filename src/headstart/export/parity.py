@@ -78,6 +78,30 @@ class Trial:
     squares: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.intp]
 
+    def take(self, most: int) -> Trial:
+        """The first photos."""
+        return Trial(self.contents[:most], self.squares[:most], self.labels[:most])
+
+
+class Original:
+    """A bundle and its answers for the photos of a trial, each of which is computed once.
+
+    Args:
+        bundle: The bundle.
+        trial: Photos.
+    """
+
+    def __init__(self, bundle: Bundle, trial: Trial) -> None:
+        self.trial = trial
+        self.run = open_outputs(bundle.members[GRAPH], ("probabilities",))
+        self._rows: list[npt.NDArray[np.float32]] = []
+
+    def answer(self, count: int) -> npt.NDArray[np.float32]:
+        """``(photo, class)`` probabilities of the first photos."""
+        missing = self.trial.squares[len(self._rows) : count]
+        self._rows += [self.run(square[None])[0][0] for square in missing]
+        return np.stack(self._rows[:count])
+
 
 def make_trial(contents: Sequence[bytes], labels: Sequence[int], image_size: int) -> Trial:
     """The photos that can be read.
@@ -98,17 +122,19 @@ def make_trial(contents: Sequence[bytes], labels: Sequence[int], image_size: int
     return Trial(tuple(contents[number] for number in kept), np.stack(squares), known)
 
 
-def measure_parity(bundle: Bundle, runner: Any, trial: Trial, *, again: bool) -> Parity:
-    """Compare an export with the bundle.
+def measure_parity(
+    original: Original, runner: Any, *, most: int | None = None, again: bool = False
+) -> Parity:
+    """Compare an export with its bundle.
 
     Args:
-        bundle: The bundle.
+        original: The bundle, with photos.
         runner: A `headstart.export.Runner`.
-        trial: Photos.
+        most: How many of the photos; all by default.
         again: Whether the accuracy is measured again.
     """
-    session = open_outputs(bundle.members[GRAPH], ("probabilities",))
-    expected = np.concatenate([session(square[None])[0] for square in trial.squares])
+    trial = original.trial if most is None else original.trial.take(most)
+    expected = original.answer(len(trial.squares))
     found = np.asarray(runner.run_squares(trial.squares))
     pixels = _compare(expected, list(found))
     files = _compare(expected, runner.run_files(trial.contents))
@@ -123,7 +149,7 @@ def measure_parity(bundle: Bundle, runner: Any, trial: Trial, *, again: bool) ->
         files,
         accuracy,
         _time(runner.run_squares, trial.squares),
-        _time(session, trial.squares),
+        _time(original.run, trial.squares),
     )
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.evaluation.trust import COVERAGE, PRECISION
 from headstart.export.material import Floats, Material, Pixels
 from headstart.export.orientation import read_orientation, turn_upright
 from headstart.export.preparation import prepare_images
@@ -80,9 +79,7 @@ def _make_answer(material: Material) -> Any:
     import tensorflow as tf
 
     names = tf.constant([name.encode("utf-8", "replace") for name in material.bundle.class_names])
-    trust = material.trust
-    threshold = trust.thresholds.get(COVERAGE) if trust else None
-    found = trust.abstentions.get(PRECISION) if trust else None
+    threshold, sure_from = material.set_threshold, material.sure_from
 
     def answer(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         best = tf.argmax(probabilities, 1)
@@ -94,9 +91,10 @@ def _make_answer(material: Material) -> Any:
         }
         if threshold is not None:
             is_best = tf.one_hot(best, len(material.bundle.class_names), True, False, dtype=tf.bool)
-            said["set"] = tf.logical_or(1 - probabilities <= threshold, is_best)
-        if found is not None:
-            said["is_sure"] = highest >= (2.0 if found.confidence is None else found.confidence)
+            scores = 1 - tf.cast(probabilities, tf.float64)
+            said["set"] = tf.logical_or(scores <= threshold, is_best)
+        if sure_from is not None:
+            said["is_sure"] = highest >= sure_from
         return said
 
     return answer

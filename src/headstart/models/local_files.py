@@ -122,6 +122,11 @@ def _load_bundle(path: Path, with_weights: bool, image_size: int | None) -> kera
             f"{path} was trained on {name!r}, of which it holds only the graph for prediction. "
             "Load that model itself."
         )
+    if "small" in manifest:
+        raise BackboneError(
+            f"{path} is a small variant without the backbone. Save the whole one: "
+            'headstart.load(path).save("whole.headstart").'
+        )
     model = _build(name.partition("?")[0], None, image_size or size)
     if with_weights:
         with tempfile.TemporaryDirectory() as folder:

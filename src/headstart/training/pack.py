@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.bundle import GRAPH, REFERENCES, WEIGHTS, Bundle, dump_arrays, parse_arrays
+from headstart.bundle import BACKBONE, GRAPH, REFERENCES, WEIGHTS, Bundle, dump_arrays, parse_arrays
 from headstart.data.decode import DECODE_VERSION
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.runtimes import onnx_runtime
@@ -31,7 +31,7 @@ def make_bundle(prefix: Prefix, training: Training, seed: int) -> Bundle:
     arrays = {"head/kernel": kernel, "head/bias": bias}
     for key, array in _get_weights(prefix).items():
         if not key.startswith("classifier/"):
-            arrays[f"backbone/{key}"] = array
+            arrays[BACKBONE + key] = array
     manifest = _describe(prefix, training, seed)
     members = {GRAPH: graph, WEIGHTS: dump_arrays(arrays)}
     if training.references is not None:

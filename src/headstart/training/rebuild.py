@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.bundle import WEIGHTS, Bundle, parse_arrays
+from headstart.bundle import BACKBONE, WEIGHTS, Bundle, parse_arrays
 from headstart.errors import BundleError
 from headstart.models.backbones import parse_name
 from headstart.models.boundary import Prefix, change_weights
@@ -14,8 +14,6 @@ from headstart.models.loaders import load_backbone, load_prefix
 
 if TYPE_CHECKING:
     import keras
-
-_OWNER = "backbone/"
 
 
 def rebuild_backbone(bundle: Bundle, known: keras.Model | None = None) -> keras.Model:
@@ -93,4 +91,4 @@ def continue_from(prefix: Prefix, bundle: Bundle, known: keras.Model | None = No
 
 def _read_arrays(bundle: Bundle) -> dict[str, Any]:
     arrays = parse_arrays(bundle.members[WEIGHTS])
-    return {k.removeprefix(_OWNER): a for k, a in arrays.items() if k.startswith(_OWNER)}
+    return {k.removeprefix(BACKBONE): a for k, a in arrays.items() if k.startswith(BACKBONE)}
