@@ -23,6 +23,7 @@ pytest.importorskip("fastapi")
 
 from server.test_serve import find_port
 
+from headstart import ImageClassifier
 from headstart.predictor import Predictor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -172,6 +173,31 @@ def test_sigterm_under_load_loses_no_accepted_request(
     assert len(statuses) > 10
     assert lost == 0
     assert set(statuses) <= {200, 503}
+
+
+def test_sighup_exchanges_the_model(
+    trained_bundle: Path, few_digits: Path, tmp_path: Path, photos: list[bytes]
+) -> None:
+    path = Path(shutil.copy(trained_bundle, tmp_path / "live.headstart"))
+    found = start(path)
+    try:
+        _, before = found.post(photos[0])
+        other = ImageClassifier(seed=5).fit(few_digits)
+        other.save(path, force=True)
+        found.process.send_signal(signal.SIGHUP)
+        (said,) = other.predictor.predict([photos[0]])
+        expected = pytest.approx(list(said.probabilities))
+        for _ in range(100):
+            status, told = found.post(photos[0])
+            assert status == 200
+            probabilities = list(told["results"][0]["probabilities"].values())
+            if probabilities == expected:
+                break
+            assert told == before
+            time.sleep(0.1)
+        assert probabilities == expected
+    finally:
+        end(found)
 
 
 # ---- the page, where Playwright and a Chromium are

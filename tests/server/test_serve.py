@@ -238,10 +238,47 @@ def test_wrong_requests_are_told_why(
             {"shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 9}},
             "0 bytes came",
         ),
+        ({"shape": [10**30, 10**30], "datatype": "BYTES", "data": ["", ""]}, "does not fit"),
+        ({"shape": [1, 10**30, 1, 3], "datatype": "UINT8", "data": [1] * 12}, "do not fit"),
     ],
 )
 def test_wrong_tensors_are_told_why(client: TestClient, given: Any, says: str) -> None:
     fails(post(client, "/v2/models/digits/infer", {"inputs": [given]}), 400, says)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (3, "outputs are 3"),
+        ({"name": "label"}, "not a list."),
+        ([3], "no output None"),
+        ([{"name": ["label"]}], "no output"),
+        ([{"name": "label", "parameters": "x"}], "parameters are 'x'"),
+        ([{"name": "probabilities", "parameters": {"classification": "x"}}], "classification"),
+    ],
+)
+def test_wrong_outputs_are_told_why(
+    client: TestClient, photos: list[bytes], asked: Any, says: str
+) -> None:
+    data = [b64(photos[0])["b64"]]
+    given = {"name": "image_bytes", "shape": [1], "datatype": "BYTES", "data": data}
+    body = {"inputs": [given], "outputs": asked}
+    fails(post(client, "/v2/models/digits/infer", body), 400, says)
+
+
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", "7"])
+def test_a_wrong_length_of_the_header_is_told(client: TestClient, length: str) -> None:
+    headers = {"Inference-Header-Content-Length": length.encode("latin-1")}
+    found = client.post("/v2/models/digits/infer", content=b"{}", headers=headers)
+    fails(found, 400, "Inference-Header-Content-Length")
+
+
+def test_names_that_are_no_unicode_are_answered(client: TestClient) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=x; charset=utf-7"}
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="+2AA-"\r\n\r\n'
+    found = client.post("/predict", content=head + b"a\r\n--x--\r\n", headers=kind)
+    assert found.status_code == 200
+    assert found.json()["results"][0]["problem"]
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])

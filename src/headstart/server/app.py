@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import json
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -27,6 +28,13 @@ _LOGGER = logging.getLogger(__name__)
 _OPEN = ("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 
 
+class _Json(JSONResponse):
+    """JSON in ASCII: names of files and of classes may be what UTF-8 cannot hold."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode()
+
+
 def create_app(registry: Registry) -> FastAPI:
     """The application of some models."""
 
@@ -43,6 +51,7 @@ def create_app(registry: Registry) -> FastAPI:
         version=__version__,
         summary="Photos in, classes out.",
         lifespan=lifespan,
+        default_response_class=_Json,
     )
     for module in (protocol_v1, protocol_v2, web):
         app.include_router(module.make_router(registry))
@@ -69,18 +78,18 @@ def _reloading(registry: Registry) -> Any:
     loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def _answer_request_error(_: Request, error: Any) -> JSONResponse:
+async def _answer_request_error(_: Request, error: Any) -> _Json:
     headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
-    return JSONResponse({"error": error.reason}, error.status, headers)
+    return _Json({"error": error.reason}, error.status, headers)
 
 
-async def _answer_http_error(_: Request, error: Any) -> JSONResponse:
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+async def _answer_http_error(_: Request, error: Any) -> _Json:
+    return _Json({"error": str(error.detail)}, error.status_code, error.headers)
 
 
-async def _answer_failure(_: Request, error: Any) -> JSONResponse:
+async def _answer_failure(_: Request, error: Any) -> _Json:
     _LOGGER.exception("a request failed", exc_info=error)
-    return JSONResponse({"error": "The server failed; its log says why."}, 500)
+    return _Json({"error": "The server failed; its log says why."}, 500)
 
 
 class Guard:

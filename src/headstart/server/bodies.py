@@ -14,6 +14,16 @@ from starlette.requests import Request
 from headstart.server.settings import RequestError, Settings
 
 
+def describe_body(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of a body that its route reads itself."""
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+
+def describe_json(schema: dict[str, Any]) -> dict[str, Any]:
+    """Likewise, of JSON."""
+    return describe_body("application/json", schema)
+
+
 async def read_json(request: Request) -> dict[str, Any]:
     """A JSON object.
 

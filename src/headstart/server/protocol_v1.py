@@ -10,10 +10,28 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from headstart.predictor import Prediction
-from headstart.server.bodies import decode_base64, find_deadline, read_json
+from headstart.server.bodies import decode_base64, describe_json, find_deadline, read_json
 from headstart.server.engine import Engine
 from headstart.server.registry import VERSION, Registry
 from headstart.server.settings import RequestError
+
+_PHOTO = {
+    "type": "object",
+    "properties": {"b64": {"type": "string", "format": "byte"}},
+    "required": ["b64"],
+}
+_PHOTOS = {"type": "array", "items": _PHOTO, "minItems": 1}
+_BODY = describe_json(
+    {
+        "type": "object",
+        "properties": {
+            "signature_name": {"type": "string", "enum": ["serving_default"]},
+            "instances": _PHOTOS,
+            "inputs": {"anyOf": [_PHOTO, _PHOTOS]},
+            "examples": _PHOTOS,
+        },
+    }
+)
 
 
 def make_router(registry: Registry) -> APIRouter:
@@ -42,20 +60,38 @@ def make_router(registry: Registry) -> APIRouter:
         }
 
     # Starlette's parameters take a colon, so that the verb is cut off here.
-    @router.post("/{target}", summary="NAME:predict, NAME:classify")
-    @router.post("/{name}/versions/{target}", summary="VERSION:predict, VERSION:classify")
-    async def call(request: Request, target: str, name: str | None = None) -> dict[str, Any]:
-        first, colon, verb = target.rpartition(":")
-        if not colon or verb not in ("predict", "classify"):
-            raise RequestError(404, f"There is nothing at {request.url.path}; see /docs.")
-        engine = registry.get(name or first, first if name else None)
-        body = await read_json(request)
-        deadline = find_deadline(request, registry.settings)
-        if verb == "classify":
-            return await _classify(engine, body, deadline)
-        return await _predict(engine, body, deadline)
+    @router.post("/{target}", summary="NAME:predict, NAME:classify", openapi_extra=_BODY)
+    async def call(request: Request, target: str) -> dict[str, Any]:
+        name, verb = _cut_verb(request, target)
+        return await _answer(registry, registry.get(name), verb, request)
+
+    @router.post(
+        "/{name}/versions/{target}",
+        summary="VERSION:predict, VERSION:classify",
+        openapi_extra=_BODY,
+    )
+    async def call_version(request: Request, name: str, target: str) -> dict[str, Any]:
+        version, verb = _cut_verb(request, target)
+        return await _answer(registry, registry.get(name, version), verb, request)
 
     return router
+
+
+def _cut_verb(request: Request, target: str) -> tuple[str, str]:
+    first, colon, verb = target.rpartition(":")
+    if not colon or verb not in ("predict", "classify"):
+        raise RequestError(404, f"There is nothing at {request.url.path}; see /docs.")
+    return first, verb
+
+
+async def _answer(
+    registry: Registry, engine: Engine, verb: str, request: Request
+) -> dict[str, Any]:
+    body = await read_json(request)
+    deadline = find_deadline(request, registry.settings)
+    if verb == "classify":
+        return await _classify(engine, body, deadline)
+    return await _predict(engine, body, deadline)
 
 
 async def _predict(engine: Engine, body: dict[str, Any], deadline: float) -> dict[str, Any]:
@@ -72,7 +108,7 @@ async def _predict(engine: Engine, body: dict[str, Any], deadline: float) -> dic
         given = [given]
     photos = _read_photos(given)
     answers = _check_all(await engine.answer(photos, deadline))
-    rows = [_answer(engine, each) for each in answers]
+    rows = [_make_row(engine, each) for each in answers]
     if not is_column:
         return {"predictions": rows}
     return {"outputs": {key: [row[key] for row in rows] for key in rows[0]}}
@@ -123,7 +159,7 @@ def _check_all(answers: list[Prediction[int]]) -> list[Prediction[int]]:
     return answers
 
 
-def _answer(engine: Engine, said: Prediction[int]) -> dict[str, Any]:
+def _make_row(engine: Engine, said: Prediction[int]) -> dict[str, Any]:
     """As the exported SavedModel's outputs."""
     row: dict[str, Any] = {
         "probabilities": [float(value) for value in said.probabilities],

@@ -6,6 +6,8 @@ https://github.com/kserve/open-inference-protocol, and Triton's docs/protocol fo
 from __future__ import annotations
 
 import json
+import math
+import re
 import struct
 from typing import Any
 
@@ -15,13 +17,56 @@ from fastapi import APIRouter, Request, Response
 
 from headstart import __version__
 from headstart.predictor import Prediction
-from headstart.server.bodies import decode_base64, find_deadline, parse_json, read_body
+from headstart.server.bodies import (
+    decode_base64,
+    describe_json,
+    find_deadline,
+    parse_json,
+    read_body,
+)
 from headstart.server.engine import Engine, Photo
 from headstart.server.registry import VERSION, Registry
 from headstart.server.settings import RequestError
 
 _LENGTH = "inference-header-content-length"
 _OUTPUTS = ("probabilities", "label", "probability", "is_sure")
+_BODY = describe_json(
+    {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {"type": "object"},
+            "inputs": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 1,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": {"type": "string"},
+                        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                        "datatype": {"type": "string", "enum": ["BYTES", "UINT8"]},
+                        "parameters": {"type": "object"},
+                        "data": {"type": "array", "items": {"type": "string", "format": "byte"}},
+                    },
+                    "required": ["name", "shape", "datatype"],
+                },
+            },
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": {"type": "string", "enum": list(_OUTPUTS)},
+                        "parameters": {"type": "object"},
+                    },
+                    "required": ["name"],
+                },
+            },
+        },
+        "required": ["inputs"],
+    }
+)
 _KINDS = {"probabilities": "FP32", "label": "BYTES", "probability": "FP32", "is_sure": "BOOL"}
 
 
@@ -60,8 +105,12 @@ def _add_models(router: APIRouter, registry: Registry) -> None:
         _check_ready(registry)
         return {"name": name, "ready": True}
 
-    @router.post("/models/{name}/infer", summary="Answers for photos")
-    @router.post("/models/{name}/versions/{version}/infer", summary="Answers for photos")
+    @router.post("/models/{name}/infer", summary="Answers for photos", openapi_extra=_BODY)
+    @router.post(
+        "/models/{name}/versions/{version}/infer",
+        summary="Answers for photos",
+        openapi_extra=_BODY,
+    )
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         engine = registry.get(name, version)
         head, tail = _cut(await read_body(request), request.headers.get(_LENGTH))
@@ -101,7 +150,7 @@ def _cut(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     """The JSON, and the tensors behind it."""
     if length is None:
         return parse_json(body), b""
-    if not length.isdigit() or int(length) > len(body):
+    if not re.fullmatch("[0-9]{1,12}", length) or int(length) > len(body):
         raise RequestError(400, f"Inference-Header-Content-Length is {length!r}, not its length.")
     return parse_json(body[: int(length)]), body[int(length) :]
 
@@ -122,7 +171,7 @@ def _read_photos(head: dict[str, Any], tail: bytes) -> list[Photo]:
         photos: list[Photo] = list(
             _split(tail) if size is not None else map(decode_base64, _flatten(given.get("data")))
         )
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
     elif kind == "UINT8":
         photos = _read_pixels(given.get("data"), tail if size is not None else None, shape)
         count = shape[0] if len(shape) == 4 else 1
@@ -167,7 +216,7 @@ def _read_pixels(data: Any, tail: bytes | None, shape: list[int]) -> list[Photo]
             if flat.dtype.kind not in "iu" or flat.min() < 0 or flat.max() > 255:
                 raise ValueError("pixels are whole numbers from 0 to 255")
         pixels = flat.astype(np.uint8).reshape(-1, *shape[-3:])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise RequestError(400, f"The pixels do not fit their shape: {error}.") from None
     return list(pixels)
 
@@ -175,17 +224,10 @@ def _read_pixels(data: Any, tail: bytes | None, shape: list[int]) -> list[Photo]
 def _respond(engine: Engine, head: dict[str, Any], answers: list[Prediction[int]]) -> Response:
     parameters = head.get("parameters") or {}
     every = bool(isinstance(parameters, dict) and parameters.get("binary_data_output"))
-    wanted = head.get("outputs") or [{"name": name} for name in _list_outputs(engine)]
     outputs, parts = [], []
-    for asked in wanted:
-        name = asked.get("name") if isinstance(asked, dict) else None
-        if name not in _list_outputs(engine):
-            raise RequestError(
-                400, f"There is no output {name!r}; there are {', '.join(_list_outputs(engine))}."
-            )
-        settings = asked.get("parameters") or {}
+    for name, settings in _read_wanted(engine, head):
         kind, values = _collect(engine, name, answers, settings.get("classification"))
-        output = {"name": name, "datatype": kind, "shape": list(values.shape)}
+        output: dict[str, Any] = {"name": name, "datatype": kind, "shape": list(values.shape)}
         if settings.get("binary_data", every):
             parts.append(_pack(kind, values))
             output["parameters"] = {"binary_data_size": len(parts[-1])}
@@ -193,13 +235,31 @@ def _respond(engine: Engine, head: dict[str, Any], answers: list[Prediction[int]
             output["data"] = values.ravel().tolist()
         outputs.append(output)
     found = {"model_name": engine.name, "model_version": VERSION, "outputs": outputs}
-    if "id" in head:
+    if isinstance(head.get("id"), str):
         found["id"] = head["id"]
     text = json.dumps(found).encode()
     if not parts:
         return Response(text, media_type="application/json")
     headers = {"Inference-Header-Content-Length": str(len(text))}
     return Response(b"".join([text, *parts]), 200, headers, "application/octet-stream")
+
+
+def _read_wanted(engine: Engine, head: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Names and parameters of the outputs that are asked for; all by default."""
+    known = _list_outputs(engine)
+    wanted = head.get("outputs") or [{"name": name} for name in known]
+    if not isinstance(wanted, list):
+        raise RequestError(400, f"The outputs are {wanted!r}, not a list.")
+    found = []
+    for asked in wanted:
+        name = asked.get("name") if isinstance(asked, dict) else None
+        if name not in known:
+            raise RequestError(400, f"There is no output {name!r}; there are {', '.join(known)}.")
+        settings = asked.get("parameters") or {}
+        if not isinstance(settings, dict):
+            raise RequestError(400, f"An output's parameters are {settings!r}, not an object.")
+        found.append((str(name), settings))
+    return found
 
 
 def _collect(

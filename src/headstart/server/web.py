@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headstart.errors import HeadstartError, MissingPackageError
-from headstart.server.bodies import find_deadline, read_files
+from headstart.server.bodies import describe_body, find_deadline, read_files
 from headstart.server.engine import describe
 from headstart.server.registry import Registry
 from headstart.server.settings import RequestError
@@ -21,6 +21,15 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+_FORM = describe_body(
+    "multipart/form-data",
+    {
+        "type": "object",
+        "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+        "required": ["file"],
+    },
+)
+
 
 def make_router(registry: Registry) -> APIRouter:
     """The routes outside of the protocols."""
@@ -28,7 +37,7 @@ def make_router(registry: Registry) -> APIRouter:
     _add_health(router, registry)
     _add_explain(router, registry)
 
-    @router.post("/predict", summary="Answers for files of a form")
+    @router.post("/predict", summary="Answers for files of a form", openapi_extra=_FORM)
     async def predict(request: Request, model: str | None = None) -> dict[str, Any]:
         engine = registry.get(model)
         deadline = find_deadline(request, registry.settings)
@@ -73,7 +82,7 @@ def _add_health(router: APIRouter, registry: Registry) -> None:
 
 
 def _add_explain(router: APIRouter, registry: Registry) -> None:
-    @router.post("/explain", summary="What the answer for one file rests on")
+    @router.post("/explain", summary="What the answer for one file rests on", openapi_extra=_FORM)
     async def explain(request: Request, model: str | None = None) -> dict[str, Any]:
         engine = registry.get(model)
         deadline = find_deadline(request, registry.settings)
