@@ -80,6 +80,7 @@ def run(request):
         return leaving.code or 0
     return 0
 
+tell("ready")
 for line in iter(sys.stdin.readline, ""):
     pid = os.fork()
     if not pid:
@@ -154,6 +155,8 @@ class Trainer:
         self._process = subprocess.Popen(
             [sys.executable, "-c", _DRIVER, prepare], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        assert self._process.stdout
+        assert self._process.stdout.readline() == b"ready\n"  # imports are no part of a run
 
     def run(self, cache: Path, bundle: Path, stop: Stop | None = None, seed: int = 0) -> Run:
         """Train, or be stopped; returns when the process has ended."""
