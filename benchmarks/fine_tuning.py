@@ -22,11 +22,10 @@ import argparse
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -391,58 +390,52 @@ def measure_few(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 # ---- kills
 
-_CHILD = """
-import sys
-from headstart import ImageClassifier
-from headstart.recipe import choose_recipe
-from headstart.training import loop
-loop.CHECKPOINT_SECONDS = 0.0
-recipe = choose_recipe("tune", epochs=6, views=2, batch_size=8, learning_rate=3e-4)
-classifier = ImageClassifier(recipe=recipe)
-classifier.fit(sys.argv[1], callbacks=[lambda epoch: print("epoch", flush=True)])
-classifier.save(sys.argv[2], force=True)
-"""
+_KILLED = ("--unfreeze", "last_block", "--epochs", "3", "--augment", "2", "--learning-rate", "1e-4")
 
 
 def count_kills(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs that are killed until one ends; each must write the bundle of an undisturbed run."""
-    sys.path[:0] = [str(Path(__file__).parent.parent / "tests")]
-    from conftest import write_digits
+    """Runs that are killed until one ends; each must write the bundle of an undisturbed run.
 
-    chance, kills, runs, equal = random.Random(options.seed), 0, 0, 0
+    One kill in two comes at a random moment between the first step and the end, the other while a
+    random checkpoint is written. Kills before that are those of benchmarks/kills.py.
+    """
+    tests = Path(__file__).parent.parent / "tests"
+    sys.path[:0] = [str(tests), str(tests / "features")]
+    from accidents import TUNING, Stop, Trainer, write_gratings
+
+    chance, runs, equal = random.Random(options.seed), 0, 0
+    kills: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         folder, bundle = Path(scratch), Path(scratch) / "a.headstart"
-        photos = write_digits(folder / "photos", ("0", "1", "2"), 20)
-        started = time.perf_counter()
-        assert run_killed(photos, bundle, folder / "whole", None) == 0
-        whole, seconds = bundle.read_bytes(), time.perf_counter() - started
-        while kills < options.kills:
-            bundle.unlink()
-            cache = folder / f"cache {runs}"
-            for _ in range(chance.randint(1, 4)):
-                # Imports take the first seconds; most kills shall meet the training.
-                kills += run_killed(photos, bundle, cache, chance.uniform(0.3, 1.1) * seconds) != 0
-            assert run_killed(photos, bundle, cache, None) == 0
-            runs += 1
-            equal += bundle.read_bytes() == whole
-            print(f"{kills} kills, {runs} runs, {equal} equal", file=sys.stderr, flush=True)
-    return [{"kills": kills, "runs": runs, "equal bundles": equal}]
-
-
-def run_killed(photos: Path, bundle: Path, cache: Path, seconds: float | None) -> int:
-    """The exit status of one process, killed after so many seconds."""
-    environment = {**os.environ, "HEADSTART_CACHE": str(cache), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, photos, bundle],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        return process.wait()
+        photos = write_gratings(folder / "photos", 20)
+        with Trainer(photos, folder, _KILLED, TUNING) as trainer:
+            run = trainer.run(folder / "cache", bundle)
+            assert run.status == 0, run.stderr
+            whole, checkpoints = bundle.read_bytes(), run.counts["checkpoint"]
+            length = run.moments["end"] - run.moments["step"]
+            while kills.total() < options.kills:
+                bundle.unlink()
+                for _ in range(min(chance.randint(1, 4), options.kills - kills.total())):
+                    if chance.random() < 0.5:
+                        stop = Stop("step", chance.uniform(0, length))
+                    else:
+                        stop = Stop("checkpoint", chance.uniform(0, 0.02), chance.randint(1, 5))
+                    if trainer.run(folder / "cache", bundle, stop).status:
+                        kills[stop.phase] += 1
+                last = trainer.run(folder / "cache", bundle)
+                assert last.status == 0, last.stderr
+                runs += 1
+                equal += bundle.read_bytes() == whole
+                print(dict(kills), f"{runs} runs, {equal} equal", file=sys.stderr, flush=True)
+    return [
+        {
+            "kills": kills.total(),
+            "of them while a checkpoint is written": kills["checkpoint"],
+            "checkpoints of a run": checkpoints,
+            "runs": runs,
+            "equal bundles": equal,
+        }
+    ]
 
 
 PARTS = {

@@ -10,12 +10,17 @@ that are held out), and the network is taken `share` of the way from the probe t
 difference is paired, its interval is over groups. `--folds 1` holds out one fold only, `--side
 train` leaves the test photos alone: so recipes are compared before one of them is measured.
 A row is printed when it is there; rows of earlier runs with other settings stay in the file.
+
+Settings after the first are also compared with the first, photo by photo: in hits, and in log loss
+after the best temperature, which tells recipes apart on fewer photos. `--keep FOLDER` keeps the
+logits of each fold there, and does not train again for those that it has.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import sys
 import time
@@ -78,7 +83,7 @@ class Depth:
         self.pretrained = self.network.get()
 
     def train(self, photos: Photos, fold: tuple[Any, Any], seed: int, share: float) -> Any:
-        """Hits on the photos held out: of the probe, and of the tuned network."""
+        """``(2, photo, class)`` logits of the photos held out: of the probe, of the tuned."""
         from headstart.data.split import list_folds
         from headstart.training.loop import Context, Data, Run, Schedule, compute_logits
         from headstart.training.probe import fit_probe
@@ -94,30 +99,74 @@ class Depth:
         Run("fold", network, data, schedule, Context(seed)).finish()
         end = network.get()
         network.set([(1 - share) * a + share * b for a, b in zip(start, end, strict=True)])
-        tuned = compute_logits(network, self.source, held).argmax(1) == labels[held]
-        return probe.predict_proba(photos.features[held]).argmax(1) == labels[held], tuned
+        tuned = compute_logits(network, self.source, held)
+        return np.stack([np.log(probe.predict_proba(photos.features[held]) + 1e-12), tuned])
 
 
-def measure(photos: Photos, text: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One row."""
+def measure_losses(logits: Any, labels: Any) -> Any:
+    """``(photo,)`` log losses after the best temperature."""
+    from headstart.evaluation.calibration import fit_temperature
+    from headstart.training.probe import softmax
+
+    wide = logits.astype(np.float64)
+    chosen = softmax(wide / fit_temperature(wide, labels))[np.arange(len(labels)), labels]
+    return -np.log(np.maximum(chosen, 1e-12))
+
+
+def compare_with_first(first: Any, logits: Any, labels: Any, groups: Any) -> dict[str, Any]:
+    """Differences to the first settings on the same photos, with paired intervals over groups."""
+    from headstart.evaluation.intervals import bootstrap, compare_hits
+
+    hits = [each.argmax(1) == labels for each in (logits, first)]
+    losses = [measure_losses(each, labels) for each in (logits, first)]
+    found = {
+        "accuracy": compare_hits(*hits, groups).difference,
+        "log loss": bootstrap(
+            lambda rows: float((losses[0] - losses[1])[rows].mean()), len(labels), 0, groups
+        ),
+    }
+    return {
+        f"{name} over the first{end}": getattr(estimate, field)
+        for name, estimate in found.items()
+        for end, field in (("", "value"), (", low", "low"), (", high", "high"))
+    }
+
+
+def measure(
+    photos: Photos, text: str, options: argparse.Namespace, first: Any
+) -> tuple[dict[str, Any], Any]:
+    """One row, and the logits of the tuned network; ``first`` are those of the first settings."""
     from headstart.data.split import list_folds
     from headstart.evaluation.intervals import compare_hits
 
     settings = FineTune(**{"learning_rate": 5e-4, "views": 1, "epochs": 8, **json.loads(text)})
     depth = Depth(photos, settings)
-    start, found, rows = time.perf_counter(), [], []
+    start, found, rows, kept = time.perf_counter(), [], [], 0
     for repeat in range(options.repeats):
         folds = list(list_folds(photos.labels, photos.groups, 5, options.seed + repeat))
         for number, fold in enumerate(folds[: options.folds]):
-            found.append(depth.train(photos, fold, options.seed, options.share))
+            question = [options.data, options.side, options.seed, options.share, text]
+            name = hashlib.sha256(json.dumps([*question, repeat, number]).encode()).hexdigest()
+            path = (options.keep or Path()) / f"{name[:16]}.npy"
+            if options.keep and path.exists():
+                found.append(np.load(path))
+                kept += 1
+            else:
+                found.append(depth.train(photos, fold, options.seed, options.share))
+            if options.keep:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, found[-1])
             rows.append(fold[1])
-            means = [float(np.mean(hits)) for hits in found[-1]]
+            means = (found[-1].argmax(2) == photos.labels[fold[1]]).mean(1).tolist()
             print(text, repeat, number, means, file=sys.stderr, flush=True)
-    seconds = (time.perf_counter() - start) / len(found)
-    probe, tuned = (np.concatenate([pair[side] for pair in found]) for side in (0, 1))
-    groups = [photos.groups[row] for row in np.concatenate(rows)]
+    seconds = None if kept else (time.perf_counter() - start) / len(found)
+    every = np.concatenate(rows)
+    labels, groups = photos.labels[every], [photos.groups[row] for row in every]
+    logits = np.concatenate(found, axis=1)
+    probe, tuned = logits.argmax(2) == labels
+    losses = [float(measure_losses(each, labels).mean()) for each in logits]
     gain = compare_hits(tuned, probe, groups, seed=options.seed)
-    return {
+    row = {
         "data": options.data,
         "side": options.side,
         "folds": options.folds,
@@ -135,7 +184,11 @@ def measure(photos: Photos, text: str, options: argparse.Namespace) -> dict[str,
         "MB": depth.megabytes,
         "extraction s": depth.seconds,
         "training s a fold": seconds,
+        "probe log loss": losses[0],
+        "tuned log loss": losses[1],
     }
+    over = compare_with_first(logits[1] if first is None else first, logits[1], labels, groups)
+    return row | {key: None if first is None else value for key, value in over.items()}, logits[1]
 
 
 def add_row(path: Path, row: dict[str, Any]) -> None:
@@ -148,7 +201,8 @@ def add_row(path: Path, row: dict[str, Any]) -> None:
             rows = list(csv.DictReader(file))
     asked = [show(row[key]) for key in KEYS]
     rows = [old for old in rows if [old[key] for key in KEYS] != asked]
-    write_csv(path, [*rows, row])
+    # Rows that were measured before a column was there have nothing in it.
+    write_csv(path, [*({key: old.get(key, "") for key in row} for old in rows), row])
 
 
 def main() -> None:
@@ -159,12 +213,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="with other folds")
     parser.add_argument("--share", type=float, default=0.75, help="of the way from the probe")
     parser.add_argument("--settings", nargs="+", default=["{}"], help="JSON, of FineTune")
+    parser.add_argument("--keep", type=Path, help="folder for the logits of each fold")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = photo_sets.data_root() / options.data
     photos = Photos(folder if options.side == "all" else folder / "train")
+    first = None
     for text in options.settings:
-        row = {**describe_context(), **measure(photos, text, options)}
+        row, logits = measure(photos, text, options, first)
+        first = logits if first is None else first
+        row = {**describe_context(), **row}
         print_table([{key: row[key] for key in row if key not in describe_context()}])
         if options.limit is None:
             add_row(options.output or PATH, row)

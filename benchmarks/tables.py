@@ -379,24 +379,43 @@ def fine_tuning_speed() -> list[list[str]]:
 
 
 def out_of_fold() -> list[list[str]]:
-    header = ["photos", "settings", "cut at", "probe", "tuned", "gain in points", "MB", "s a fold"]
+    header = ["photos", "settings", "cut at", "probe", "tuned", "gain in points"]
+    header += ["over the first in points", "log loss over the first", "MB"]
     rows = []
     for row in read("out_of_fold"):
-        gain, low, high = (100 * float(row[c]) for c in ("gain", "gain low", "gain high"))
         held = f"{row['data']}, {row['photos']}"
+        if row["side"] == "train":
+            held += f" of the training photos ({row['folds']} of 5 folds)"
         rows.append(
             [
-                held if row["folds"] == "5" else f"{held} (one fold of the training photos)",
+                held,
                 f"`{row['settings']}`",
                 row["boundary"],
                 f"{float(row['probe']):.1%}",
                 f"{float(row['tuned']):.1%}",
-                f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]",
+                describe_difference(row, ("gain", "gain low", "gain high"), 100, 1),
+                describe_difference(row, list_over_first("accuracy"), 100, 1),
+                describe_difference(row, list_over_first("log loss"), 1, 3),
                 f"{float(row['MB']):.0f}",
-                f"{float(row['training s a fold']):.0f}",
             ]
         )
     return [header, *rows]
+
+
+def list_over_first(name: str) -> tuple[str, str, str]:
+    """Columns of a difference to the first settings of a run."""
+    column = f"{name} over the first"
+    return column, f"{column}, low", f"{column}, high"
+
+
+def describe_difference(
+    row: dict[str, str], columns: tuple[str, str, str], factor: float, digits: int
+) -> str:
+    """A difference with its interval; a dash where there is none."""
+    if not row.get(columns[0]):
+        return "–"
+    value, low, high = (f"{factor * float(row[column]):+.{digits}f}" for column in columns)
+    return f"{value} [{low}, {high}]"
 
 
 def trust() -> list[list[str]]:

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from conftest import encode
 
 from headstart.features.cache import ActivationCache, Space
 from headstart.features.connection import open_index, shards_folder
@@ -61,6 +64,7 @@ told(scan, "_list_root", "scan")
 told(extract._Pass, "forward", "extract")
 told(cache, "write_bytes", "shard")
 told(bundle, "atomic_write", "save")
+exec(sys.argv[1])
 
 def run(request):
     os.setsid()
@@ -76,6 +80,7 @@ def run(request):
         return leaving.code or 0
     return 0
 
+tell("ready")
 for line in iter(sys.stdin.readline, ""):
     pid = os.fork()
     if not pid:
@@ -89,6 +94,22 @@ for line in iter(sys.stdin.readline, ""):
 """
 
 
+# Fine-tuning: TensorFlow is imported before the fork, and every step is followed by a checkpoint.
+# There is one run with photos held out and one with all photos: a gain that may be chance is taken
+# as well, else the bundle would be the probe's.
+TUNING = """
+import keras, tensorflow
+import headstart.training.fine_tune
+from headstart.training import checkpoint, loop, network, stage
+choose = stage.choose_share
+stage.choose_share = lambda *arguments: (0.75, choose(*arguments)[1])
+stage._ENOUGH_HELD_OUT = 1
+loop.CHECKPOINT_SECONDS = -1.0
+told(network.Network, "train_step", "step")
+told(checkpoint, "write_bytes", "checkpoint")
+"""
+
+
 @dataclass
 class Run:
     """How a run ended.
@@ -97,18 +118,19 @@ class Run:
         status: Exit code; minus the signal if it was killed.
         stderr: What it said.
         moments: Phase → when it began, in seconds since the start of the run.
-        shards: How many it had begun to write.
+        counts: Word → how often it was told: ``shard``, and with `TUNING` ``step`` and
+            ``checkpoint``, each when it begins.
     """
 
     status: int = -1
     stderr: str = ""
     moments: dict[str, float] = field(default_factory=dict)
-    shards: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When a run is sent a signal: some seconds after a phase began, or at its n-th shard."""
+    """When a run is sent a signal: some seconds after a word was told for the n-th time."""
 
     phase: str
     seconds: float = 0.0
@@ -117,13 +139,24 @@ class Stop:
 
 
 class Trainer:
-    """Starts ``headstart train`` on one folder of photos again and again."""
+    """Starts ``headstart train`` on one folder of photos again and again.
 
-    def __init__(self, photos: Path, scratch: Path) -> None:
-        self._photos, self._stderr = photos, scratch / "stderr.txt"
+    Args:
+        photos: The folder.
+        scratch: A folder for what the runs say.
+        options: More arguments of ``headstart train``.
+        prepare: Code that the process runs before the first run, such as `TUNING`.
+    """
+
+    def __init__(
+        self, photos: Path, scratch: Path, options: Sequence[str] = (), prepare: str = ""
+    ) -> None:
+        self._photos, self._options, self._stderr = photos, options, scratch / "stderr.txt"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", _DRIVER, prepare], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        assert self._process.stdout
+        assert self._process.stdout.readline() == b"ready\n"  # imports are no part of a run
 
     def run(self, cache: Path, bundle: Path, stop: Stop | None = None, seed: int = 0) -> Run:
         """Train, or be stopped; returns when the process has ended."""
@@ -131,7 +164,7 @@ class Trainer:
         assert self._process.stdout
         arguments = ["train", str(self._photos), "-o", str(bundle), "--force", "--seed", str(seed)]
         request = {
-            "arguments": arguments,
+            "arguments": [*arguments, *self._options],
             "environment": {"HEADSTART_CACHE": str(cache)},
             "stderr": str(self._stderr),
         }
@@ -143,7 +176,7 @@ class Trainer:
         for line in iter(self._process.stdout.readline, b""):
             word, *rest = line.decode().split()
             run.moments.setdefault(word, time.perf_counter() - start)
-            run.shards += word == "shard"
+            run.counts[word] += 1
             if word == "start":
                 pid = int(rest[0])
             if word == "end":
@@ -183,7 +216,7 @@ def choose_stop(whole: Run, chance: random.Random) -> Stop:
     """A random moment of a random phase of a run such as ``whole``, or about a random shard."""
     phase = chance.choice([*PHASES, "shard"])
     if phase == "shard":  # writing one and entering it takes some milliseconds
-        return Stop(phase, chance.uniform(0, 0.02), chance.randint(1, whole.shards))
+        return Stop(phase, chance.uniform(0, 0.02), chance.randint(1, whole.counts["shard"]))
     ends = [*PHASES[1:], "end"]
     length = whole.moments[ends[PHASES.index(phase)]] - whole.moments[phase]
     return Stop(phase, chance.uniform(0, length))
@@ -208,6 +241,21 @@ def read_features(cache: Path, photos: Path) -> npt.NDArray[np.float16]:
     found = activations.read(sorted(digests))
     activations.close()
     return found
+
+
+def write_gratings(folder: Path, photos: int, seed: int = 0) -> Path:
+    """Noisy stripes in three directions, a class each: not easy, and no two are near duplicates."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64]
+    for name in range(3):
+        (folder / str(name)).mkdir(parents=True)
+        across = x * np.cos(np.pi * name / 3) + y * np.sin(np.pi * name / 3)
+        for number in range(photos):
+            wave = rng.uniform(20, 40) * np.sin(0.8 * across + rng.uniform(0, 2 * np.pi))
+            pixels = 128 + wave[..., None] + rng.normal(0, 100, (64, 64, 3))
+            path = folder / str(name) / f"{number:03d}.png"
+            path.write_bytes(encode(pixels.clip(0, 255)))
+    return folder
 
 
 def link_weights(cache: Path, scratch: Path) -> Path:

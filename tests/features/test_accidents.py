@@ -71,7 +71,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Sce
         whole = trainer.run(first, bundle)
         assert whole.status == 0, whole.stderr
         assert {*PHASES, "end"} <= set(whole.moments)
-        assert whole.shards > 3
+        assert whole.counts["shard"] > 3
         features = read_all(first, photos)
         yield Scene(trainer, photos, weights, first, whole, bundle.read_bytes(), features)
 
@@ -117,7 +117,7 @@ def test_control_c_keeps_what_was_computed(scene: Scene, tmp_path: Path) -> None
     assert found.shards >= 3
     assert (found.damaged, found.litter) == ((), 0)
     again = scene.trainer.run(cache, bundle)
-    assert again.shards < scene.whole.shards
+    assert again.counts["shard"] < scene.whole.counts["shard"]
     scene.check(cache, bundle)
 
 

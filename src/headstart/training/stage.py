@@ -73,7 +73,7 @@ class Stage:
         is_diverged = rate is None
         if folds and rate is not None:
             share, gain, epochs, is_diverged = self._choose(folds, rate)
-        says = _describe(share, gain, is_diverged, settings)
+        says = _describe_divergence(rate, settings) if is_diverged else _describe(share, gain)
         rate = rate if rate is not None else 0.0
         has_final = bool(folds) and bool(self._photos.validation)
         if is_diverged or share == 0.0:
@@ -82,8 +82,10 @@ class Stage:
         elif not has_final:
             position, start = self._train_on("all photos", self._train, (), rate, stop=epochs)
             if position.is_diverged:
-                share, says = 0.0, _describe(0.0, None, True, settings)
-            self._mix(start, self._network.get(), share)
+                share, says = 0.0, _describe_divergence(rate, settings)
+                self._start(self._probe)  # a mixture with what is not finite would not be finite
+            else:
+                self._mix(start, self._network.get(), share)
         result = self._collect(share, rate, epochs, gain, says)
         if self._context.checkpoints is not None:
             self._context.checkpoints.remove()
@@ -222,13 +224,17 @@ def count_sweep_epochs(settings: FineTune) -> int:
     return max(1, round(_SWEEP_SHARE * settings.epochs))
 
 
-def _describe(share: float, gain: Gain | None, is_diverged: bool, settings: FineTune) -> str:
-    if is_diverged:
-        tried = settings.learning_rate or max(settings.learning_rates)
-        return (
-            f"Fine-tuning diverged (learning rate {tried:g}); the probe is kept. Try a rate ten "
-            "times lower."
-        )
+def _describe_divergence(rate: float | None, settings: FineTune) -> str:
+    """Without a rate, all of the sweep's diverged."""
+    rates = settings.learning_rates if rate is None else (rate,)
+    noun = "rate" if len(rates) == 1 else "rates"
+    return (
+        f"Fine-tuning diverged (learning {noun} {', '.join(f'{each:g}' for each in rates)}); the "
+        f"probe is kept. Try a lower one, such as {min(rates) / 10:g}."
+    )
+
+
+def _describe(share: float, gain: Gain | None) -> str:
     if gain is None:
         return "Fine-tuned without photos held out: whether it helped is not known."
     if share == 0.0:
