@@ -173,6 +173,21 @@ def test_a_fine_tuned_run_shows_its_epochs(digits_folder: Path, tmp_path: Path) 
     assert "loss by epoch" in page.text
 
 
+def test_a_run_with_a_budget_shows_its_plan_and_its_choice_of_network(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    classifier = ImageClassifier("auto", budget_seconds=600).fit(digits_folder)
+    folder = classifier.save_run(tmp_path / "planned.run")
+    page = Page(write_report(folder, tmp_path / "page.html", measure=False))
+    assert classifier.plan is not None
+    assert classifier.backbone_choice is not None
+    for step in classifier.plan.steps:
+        assert step.why in page.text
+    for candidate in classifier.backbone_choice.candidates:
+        assert candidate.says in page.text
+    assert "Budget: 10 min." in page.text
+
+
 def test_a_damaged_record_and_a_folder_as_output_are_refused(bundle: Path, tmp_path: Path) -> None:
     run = load_run(bundle)
     broken = {key: value for key, value in run.record.items() if key != "samples"}

@@ -206,7 +206,7 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert found["fine_tune"] is None
     assert found["bundle"] == str(bundle)
     assert found["backbone"] == "efficientnet-lite0"
-    assert found["recipe"] == {"name": "probe", "stages": ["probe"], "folds": 5}
+    assert found["recipe"] == {"name": "auto", "stages": ["probe"], "folds": 5}
     assert found["runtime"].startswith("onnxruntime ")
     test = found["samples"]["test"]
     assert found["samples"] == {"train": 80 - test, "validation": 0, "test": test}

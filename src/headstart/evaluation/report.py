@@ -100,6 +100,8 @@ def render_report(
         trust_says=_describe_trust(evaluation),
         history_run=history_run,
         facts=_list_facts(record),
+        plan=record.get("plan"),
+        choice=record.get("backbone_choice"),
         files=(
             ("were not used", record["problems"]),
             ("were used, but should be looked at", record["flags"]),

@@ -9,6 +9,7 @@ from base64 import b64encode
 from datetime import datetime
 from typing import Any
 
+from headstart.budget import format_duration
 from headstart.errors import require_package
 
 
@@ -28,7 +29,9 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, picture=_embed, comma=lambda n: f"{n:,}", day=_day)
+    environment.filters.update(
+        percent=_percent, picture=_embed, comma=lambda n: f"{n:,}", day=_day, span=_span
+    )
     text = environment.get_template(template).render(**values)
     # A file's name may hold bytes that are not UTF-8; a page cannot.
     return text.encode("utf-8", "replace").decode()
@@ -36,6 +39,11 @@ def render(template: str, **values: Any) -> str:
 
 def _percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def _span(seconds: float | None) -> str:
+    """A duration, or a dash."""
+    return "–" if seconds is None else format_duration(seconds)
 
 
 def _day(moment: str) -> str:
