@@ -110,7 +110,8 @@ def exports() -> list[list[str]]:
     rows = []
     for row in read("exports"):
         if row["refused"]:
-            rows.append([row["network"], row["format"], row["refused"], *[""] * 6])
+            why = row["refused"].partition(". ")[0]
+            rows.append([row["network"], row["format"], f"not possible: {why}", *[""] * 6])
             continue
         rows.append(
             [

@@ -20,10 +20,11 @@ the rest. Nothing in a bundle is run as code. Digests detect damage, not forgery
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -175,11 +176,17 @@ def _read_bundle(path: Path) -> Bundle:
     path = Path(path)
     if not path.exists():
         raise BundleError(f"{path} does not exist. Train one with: headstart train PHOTOS")
-    try:
+    with _translating(path):
         if path.is_dir():
             return _check(path, _FolderReader(path))
         with zipfile.ZipFile(path) as archive:
             return _check(path, _ZipReader(archive))
+
+
+@contextlib.contextmanager
+def _translating(path: Path | None) -> Iterator[None]:
+    try:
+        yield
     except BundleError:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged bytes
@@ -192,7 +199,7 @@ def parse_bundle(data: bytes, path: Path | None) -> Bundle:
     Raises:
         BundleError: As `load_bundle`.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with _translating(path), zipfile.ZipFile(io.BytesIO(data)) as archive:
         return replace(_check(path or Path(), _ZipReader(archive)), path=path)
 
 

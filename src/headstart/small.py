@@ -56,7 +56,10 @@ def shrink(bundle: Bundle) -> Bundle:
     arrays = parse_arrays(bundle.members[WEIGHTS])
     base, own = _load_arrays(prefix), _list_own(arrays)
     if own.keys() != base.keys():
-        raise BundleError(f"{bundle.path} holds other arrays than {prefix.backbone} has.")
+        raise BundleError(
+            f"{bundle.path or 'The classifier'} holds other arrays than {prefix.backbone} has. "
+            "Use the whole bundle."
+        )
     kept = {key: arrays[key] for key in _HEAD}
     for key, array in own.items():
         if not np.array_equal(array, base[key]):
