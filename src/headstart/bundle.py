@@ -9,6 +9,8 @@ A bundle is one zip file (stored, not compressed) or a folder with the same memb
     references.safetensors
                          features of training photos, that new ones are compared with, and their
                          numbers in the split; not in every bundle
+    thumbnails.safetensors
+                         small pictures of the same photos and their classes, where asked for
     weights.safetensors  the head (``head/kernel``, ``head/bias``) and the backbone's weights
 
 Loading parses the manifest, then checks names, sizes and digests, before anything is built from
@@ -31,7 +33,7 @@ from headstart.files import atomic_write, digest_bytes, sweep_temporary
 
 FORMAT = 1
 GRAPH, WEIGHTS, MANIFEST = "graph.onnx", "weights.safetensors", "manifest.json"
-REFERENCES = "references.safetensors"
+REFERENCES, THUMBNAILS = "references.safetensors", "thumbnails.safetensors"
 
 # A manifest is text about at most some hundred thousand photos.
 _MANIFEST_BYTES = 256 * 2**20
@@ -58,7 +60,8 @@ class Bundle:
 
     Attributes:
         manifest: The parsed ``manifest.json``, checked.
-        members: Bytes by name: `GRAPH`, `WEIGHTS`, and in most bundles `REFERENCES`.
+        members: Bytes by name: `GRAPH`, `WEIGHTS`; in most bundles `REFERENCES`, in some
+            `THUMBNAILS`.
         path: Where it was read from, if it was.
     """
 
@@ -208,8 +211,8 @@ def _check(path: Path, reader: _FolderReader | _ZipReader) -> Bundle:
     if manifest.pop("digest") != _digest_manifest(manifest):
         raise BundleError(f"{path} is damaged: {MANIFEST} does not match its own digest.")
     members = {}
-    for name in (GRAPH, WEIGHTS, REFERENCES):
-        if name == REFERENCES and name not in manifest["members"]:
+    for name in (GRAPH, WEIGHTS, REFERENCES, THUMBNAILS):
+        if name in (REFERENCES, THUMBNAILS) and name not in manifest["members"]:
             continue
         entry = manifest["members"].get(name)
         if not isinstance(entry, dict) or reader.size(name) != entry.get("bytes"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.answers import Answers, Photos
-from headstart.bundle import Bundle, load_bundle, save_bundle
+from headstart.bundle import THUMBNAILS, Bundle, load_bundle, save_bundle
 from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Problem
 from headstart.data.table import scan_source
@@ -36,6 +36,10 @@ _TAKEN = (
     *("problems", "flags", "warnings"),
 )
 
+_NO_THUMBNAILS = (
+    "No thumbnails were kept: with so few photos new ones are not compared with those of training."
+)
+
 # In a notebook: one row of thumbnails.
 _SHOWN_MISTAKES = 8
 
@@ -55,6 +59,8 @@ class ImageClassifier(Answers, Parameters):
             ``"tensorflow"``, or ``"auto"``, the fastest that agrees with TensorFlow.
         group_by: Photos that belong together (one person, one day) and stay on one side of the
             split: a regular expression on paths, or the column of a table (by default ``group``).
+        keep_thumbnails: Whether the bundle keeps small pictures of training photos, to be shown
+            as the most similar ones beside answers. Whoever has the bundle can see them.
 
     Attributes:
         classes_: ``(class,)`` the class names, sorted; after `fit`.
@@ -85,6 +91,7 @@ class ImageClassifier(Answers, Parameters):
         seed: int = 0,
         runtime: str = AUTO,
         group_by: str | None = None,
+        keep_thumbnails: bool = False,
     ) -> None:
         self.backbone = backbone
         self.recipe = recipe
@@ -92,6 +99,7 @@ class ImageClassifier(Answers, Parameters):
         self.seed = seed
         self.runtime = runtime
         self.group_by = group_by
+        self.keep_thumbnails = keep_thumbnails
         self.evaluation: Evaluation | None = None
         self.mistakes: tuple[Answer, ...] = ()
         self.problems: tuple[Problem, ...] = ()
@@ -178,7 +186,9 @@ class ImageClassifier(Answers, Parameters):
         )
         for name in _TAKEN:
             setattr(self, name, getattr(training, name))
-        self._bundle = make_bundle(prefix, training, recipe, self.seed)
+        self._bundle = make_bundle(prefix, training, recipe, self.seed, self.keep_thumbnails)
+        if self.keep_thumbnails and THUMBNAILS not in self._bundle.members:
+            self.warnings += (_NO_THUMBNAILS,)
         self.classes_ = np.array(training.class_names)
         self._predictor = self._model = None
         self.seconds = stopwatch.report()
@@ -303,7 +313,10 @@ def load(path: str | Path) -> ImageClassifier:
     bundle = load_bundle(Path(path))
     manifest = bundle.manifest
     classifier = ImageClassifier(
-        manifest["backbone"]["name"], recipe=manifest["recipe"]["name"], seed=manifest["seed"]
+        manifest["backbone"]["name"],
+        recipe=manifest["recipe"]["name"],
+        seed=manifest["seed"],
+        keep_thumbnails=THUMBNAILS in bundle.members,
     )
     classifier._bundle = bundle
     classifier.classes_ = np.array(bundle.class_names)
