@@ -58,7 +58,8 @@ class Engine:
         self.class_names = self.predictor.class_names
         self.image_size = self.predictor.bundle.image_size
         self.digest = str(self.predictor.bundle.manifest["members"][GRAPH]["sha256"])
-        self._decoding = ThreadPoolExecutor(settings.workers, "decode")
+        # One more than there are decoding processes: it hands a process its next photo at once.
+        self._decoding = ThreadPoolExecutor(settings.workers + 1, "decode")
         self._computing = ThreadPoolExecutor(settings.workers, "compute")
         self._pool = DecodePool(self.image_size, settings.workers, settings.photo_seconds)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
