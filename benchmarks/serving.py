@@ -5,17 +5,20 @@
 The load generator is ApacheBench (``ab``, Debian: apache2-utils) on loopback; its own processor
 time is stated, since it shares the cores. Every request is a form with the same photo of clothing.
 Beside the server: prediction in this process on the same photo (decoding and runtime, without
-HTTP), and a plain FastAPI handler that decodes and computes with the same bundle, as tutorials have
-it. Latencies are measured with fewer connections. At twice the connections that the queue takes,
-only 200 and 429 may be answered, memory may not grow, and afterwards a request must be answered
+HTTP); a plain FastAPI handler that decodes and computes with the same bundle, as tutorials have
+it; and LitServe (``pip install litserve``, best in an environment of its own: ``--peer-python``)
+with as many workers as cores and batches of eight. Latencies are measured with fewer connections.
+At twice the connections that the queue takes, only 200 and 429 may be answered, memory may not grow, and afterwards a request must be answered
 within two seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,13 +54,42 @@ def ready():
 uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 """
 
+LITSERVE = """
+import os, sys
+import litserve
+from headstart.bundle import GRAPH, load_bundle
+from headstart.data.decode import decode_photo
+from headstart.runtimes.onnx_runtime import open_outputs
+class Classifier(litserve.LitAPI):
+    def setup(self, device):
+        self.bundle = load_bundle(__import__("pathlib").Path(sys.argv[1]))
+        self.run = open_outputs(self.bundle.members[GRAPH], ("probabilities",))
+    def decode_request(self, request):
+        return decode_photo(request["file"].file.read(), self.bundle.image_size)
+    def predict(self, pixels):
+        return self.run(pixels)[0]
+    def encode_response(self, row):
+        return {
+            "label": self.bundle.class_names[row.argmax()],
+            "probability": float(row.max()),
+        }
+if __name__ == "__main__":
+    api = Classifier(max_batch_size=8, batch_timeout=0.005, api_path="/predict")
+    server = litserve.LitServer(
+        api, accelerator="cpu", workers_per_device=os.cpu_count(), healthcheck_path="/readyz"
+    )
+    server.run(port=int(sys.argv[2]), generate_client_file=False, log_level="warning")
+"""
+
+PEERS = {"a plain FastAPI handler": PLAIN, "LitServe": LITSERVE}
+
 
 class Server:
     """A process that answers on a port."""
 
     def __init__(self, command: list[str], port: int) -> None:
         self.port = port
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
         for _ in range(300):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).read()
@@ -79,9 +111,11 @@ class Server:
         return total * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def stop(self) -> None:
-        """End it."""
+        """End it, and what it leaves running: LitServe's workers outlive a signal."""
         self.process.terminate()
         self.process.wait(60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def load(server: Server, body: Path, connections: int, seconds: float) -> dict[str, float]:
@@ -143,6 +177,9 @@ def main() -> None:
     parser = make_parser(__doc__.splitlines()[0], has_repeats=False)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--overrun-seconds", type=float, default=60)
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="An interpreter that has litserve."
+    )
     options = parser.parse_args()
     root = photo_sets.data_root() / "clothing"
     rows: list[dict[str, Any]] = []
@@ -188,14 +225,17 @@ def main() -> None:
             }
         )
         server.stop()
-        plain = Path(folder) / "plain.py"
-        plain.write_text(PLAIN)
-        server = Server([sys.executable, str(plain), str(bundle), "8932"], 8932)
-        load(server, body, 8, 3)
-        found = load(server, body, 16, options.seconds)
-        rows.append({"row": "a plain FastAPI handler, saturated", "connections": 16, **found})
-        rows[-1]["of in process"] = found["per second"] / alone
-        server.stop()
+        for name, script in PEERS.items():
+            path = Path(folder) / "peer.py"
+            path.write_text(script)
+            server = Server([options.peer_python, str(path), str(bundle), "8932"], 8932)
+            load(server, body, 8, 3)
+            found = load(server, body, 16, options.seconds)
+            server.stop()
+            if found["not 2xx"] or not found["answered"]:
+                raise SystemExit(f"{name} does not answer as it should: {found}")
+            rows.append({"row": f"{name}, saturated", "connections": 16, **found})
+            rows[-1]["of in process"] = found["per second"] / alone
     columns = list(dict.fromkeys(key for row in rows for key in row))
     save_rows("serving", [{key: row.get(key, "") for key in columns} for row in rows], options)
 

@@ -290,6 +290,7 @@ def test_parameters_are_read_and_set() -> None:
         "seed": 3,
         "runtime": "auto",
         "group_by": None,
+        "keep_thumbnails": False,
     }
     assert classifier.set_params(seed=4, runtime="tensorflow") is classifier
     assert (classifier.seed, classifier.runtime) == (4, "tensorflow")

@@ -9,6 +9,8 @@ A bundle is one zip file (stored, not compressed) or a folder with the same memb
     references.safetensors
                          features of training photos, that new ones are compared with, and their
                          numbers in the split; not in every bundle
+    thumbnails.safetensors
+                         small pictures of the same photos and their classes, where asked for
     weights.safetensors  the head (``head/kernel``, ``head/bias``) and the backbone's weights
 
 The small variant has no graph, and of the backbone only what training changed; its manifest has
@@ -36,7 +38,7 @@ from headstart.files import atomic_write, digest_bytes, sweep_temporary
 
 FORMAT = 1
 GRAPH, WEIGHTS, MANIFEST = "graph.onnx", "weights.safetensors", "manifest.json"
-REFERENCES = "references.safetensors"
+REFERENCES, THUMBNAILS = "references.safetensors", "thumbnails.safetensors"
 # What the backbone's arrays are called in `WEIGHTS`, and what a small variant has in its manifest.
 BACKBONE, SMALL = "backbone/", "small"
 
@@ -65,7 +67,8 @@ class Bundle:
 
     Attributes:
         manifest: The parsed ``manifest.json``, checked.
-        members: Bytes by name: `GRAPH`, `WEIGHTS`, and in most bundles `REFERENCES`.
+        members: Bytes by name: `GRAPH`, `WEIGHTS`; in most bundles `REFERENCES`, in some
+            `THUMBNAILS`.
         path: Where it was read from, if it was.
     """
 
@@ -251,8 +254,9 @@ def _check(path: Path, reader: _FolderReader | _ZipReader) -> Bundle:
     if manifest.pop("digest") != digest_manifest(manifest):
         raise BundleError(f"{path} is damaged: {MANIFEST} does not match its own digest.")
     members = {}
-    for name in (WEIGHTS,) if SMALL in manifest else (GRAPH, WEIGHTS, REFERENCES):
-        if name == REFERENCES and name not in manifest["members"]:
+    optional = (REFERENCES, THUMBNAILS)
+    for name in (WEIGHTS,) if SMALL in manifest else (GRAPH, WEIGHTS, *optional):
+        if name in optional and name not in manifest["members"]:
             continue
         entry = manifest["members"].get(name)
         if not isinstance(entry, dict) or reader.size(name) != entry.get("bytes"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from headstart.answers import Answers, Photos
 from headstart.budget import Budget, make_budget
-from headstart.bundle import Bundle, load_bundle
+from headstart.bundle import THUMBNAILS, Bundle, load_bundle
 from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Problem
 from headstart.data.table import scan_source
@@ -40,6 +40,10 @@ _TAKEN = (
     *("problems", "flags", "warnings", "plan", "backbone_choice"),
 )
 
+_NO_THUMBNAILS = (
+    "No thumbnails were kept: with so few photos new ones are not compared with those of training."
+)
+
 # In a notebook: one row of thumbnails.
 _SHOWN_MISTAKES = 8
 
@@ -64,6 +68,8 @@ class ImageClassifier(Answers, Keeping, Parameters):
             split: a regular expression on paths, or the column of a table (by default ``group``).
         budget_seconds: What `fit` may take. A strict end: a step that is not finished by then is
             left out, and fewer seconds than the least that is needed are refused.
+        keep_thumbnails: Whether the bundle keeps small pictures of training photos, to be shown
+            as the most similar ones beside answers. Whoever has the bundle can see them.
 
     Attributes:
         classes_: ``(class,)`` the class names, sorted; after `fit`.
@@ -97,6 +103,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         runtime: str = AUTO,
         group_by: str | None = None,
         budget_seconds: float | None = None,
+        keep_thumbnails: bool = False,
     ) -> None:
         self.backbone = backbone
         self.recipe = recipe
@@ -105,6 +112,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         self.runtime = runtime
         self.group_by = group_by
         self.budget_seconds = budget_seconds
+        self.keep_thumbnails = keep_thumbnails
         self.evaluation: Evaluation | None = None
         self.mistakes: tuple[Answer, ...] = ()
         self.problems: tuple[Problem, ...] = ()
@@ -217,7 +225,9 @@ class ImageClassifier(Answers, Keeping, Parameters):
         training = replace(training, backbone_choice=choice)
         for name in _TAKEN:
             setattr(self, name, getattr(training, name))
-        self._bundle = make_bundle(prefix, training, self.seed)
+        self._bundle = make_bundle(prefix, training, self.seed, self.keep_thumbnails)
+        if self.keep_thumbnails and THUMBNAILS not in self._bundle.members:
+            self.warnings += (_NO_THUMBNAILS,)
         self.classes_ = np.array(training.class_names)
         self._predictor = self._model = None
         self.seconds = stopwatch.report()
@@ -300,7 +310,10 @@ def load(path: str | Path) -> ImageClassifier:
     bundle = load_bundle(Path(path))
     manifest = bundle.manifest
     classifier = ImageClassifier(
-        manifest["backbone"]["name"], recipe=manifest["recipe"]["name"], seed=manifest["seed"]
+        manifest["backbone"]["name"],
+        recipe=manifest["recipe"]["name"],
+        seed=manifest["seed"],
+        keep_thumbnails=THUMBNAILS in bundle.members,
     )
     classifier._bundle = bundle
     classifier.classes_ = np.array(bundle.class_names)

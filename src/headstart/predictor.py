@@ -11,20 +11,25 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from headstart.bundle import GRAPH, REFERENCES, Bundle, load_bundle, parse_arrays
+from headstart.album import Album, parse_album
+from headstart.bundle import GRAPH, REFERENCES, THUMBNAILS, Bundle, load_bundle, parse_arrays
 from headstart.data.decode import DECODE_VERSION
 from headstart.data.scan import Manifest, Problem
 from headstart.data.stream import Content, map_photos
 from headstart.data.views import make_view
 from headstart.errors import BundleError, DatasetError, HeadstartError
 from headstart.evaluation.metrics import Evaluation, evaluate
-from headstart.evaluation.novelty import MOST_REFERENCES, measure_distances
+from headstart.evaluation.novelty import MOST_REFERENCES, find_nearest, measure_distances
 from headstart.evaluation.trust import COVERAGE, PRECISION, Trust, measure_trust, pick
 from headstart.runtimes.onnx_runtime import open_outputs
 
 Item = TypeVar("Item")
 
 MOST_VIEWS = 64
+# Training photos that are shown beside an answer.
+SIMILAR = 3
+
+_Rows = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Prediction(Generic[Item]):
         is_sure: Whether the answer is confident enough for the wanted precision; None likewise.
         novelty: Distance from the training photos, as a multiple of what is usual among them; None
             where the bundle does not know.
+        similar: The most similar training photos, as numbers in `Predictor.album`; empty where the
+            bundle has no thumbnails.
     """
 
     item: Item
@@ -52,6 +59,7 @@ class Prediction(Generic[Item]):
     prediction_set: tuple[str, ...] | None = None
     is_sure: bool | None = None
     novelty: float | None = None
+    similar: tuple[int, ...] = ()
 
     @property
     def is_novel(self) -> bool | None:
@@ -105,6 +113,7 @@ class Predictor:
             pick(self.trust.thresholds, coverage, "coverage")
             pick(self.trust.abstentions, precision, "precision")
         self._references = self._read_references()
+        self.album = self._read_album()
         outputs = ("probabilities", *(() if self._references is None else ("features",)))
         self._session = open_outputs(self.bundle.members[GRAPH], outputs)
 
@@ -140,9 +149,12 @@ class Predictor:
     def read_row(self, item: Item, row: npt.NDArray[np.float32]) -> Prediction[Item]:
         """What a row of `compute_rows` says of a photo."""
         count = len(self.class_names)
-        row, novelty = row[:count], float(row[count]) if len(row) > count else None
+        novelty = float(row[count]) if len(row) > count else None
+        similar = tuple(int(number) for number in row[count + 1 :])
+        row = row[:count]
         best = int(row.argmax())
         answer = Prediction(item, self.class_names[best], float(row[best]), row, novelty=novelty)
+        answer = replace(answer, similar=similar)
         if self.trust is None:
             return answer
         (found,) = self.trust.judge(row[None], *self.asked)
@@ -168,15 +180,28 @@ class Predictor:
             )
         return np.asarray(found, np.float32)
 
-    def compute_rows(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """``(photo, class)`` probabilities, and a column of novelties where they are known."""
-        rows = self._compute_view(images)
-        if self.views > 1 and len(images):
-            every = [rows, *(self._compute_view(view) for view in self._list_views(images))]
-            rows = np.mean(every, axis=0, dtype=np.float32)
-        return rows
+    def _read_album(self) -> Album | None:
+        data = self.bundle.members.get(THUMBNAILS)
+        if data is None or self._references is None:
+            return None
+        try:
+            return parse_album(data, len(self._references), len(self.class_names))
+        except BundleError as error:
+            raise BundleError(f"{self.bundle.path} is damaged: {error}") from error
 
-    def _compute_view(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def compute_rows(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """``(photo, class)`` probabilities; where known, novelty; with an album, similar photos.
+
+        The numbers of similar photos are exact as float32. They are those of the photo itself,
+        whatever the views.
+        """
+        rows, similar = self._compute_view(images)
+        if self.views > 1 and len(images):
+            every = [rows, *(self._compute_view(view)[0] for view in self._list_views(images))]
+            rows = np.mean(every, axis=0, dtype=np.float32)
+        return rows if similar is None else np.column_stack([rows, similar])
+
+    def _compute_view(self, images: npt.NDArray[np.uint8]) -> tuple[_Rows, _Rows | None]:
         rows, *rest = self._session(images)
         if rows.shape != (len(images), len(self.class_names)):
             raise BundleError(
@@ -184,7 +209,12 @@ class Predictor:
                 f"{len(self.class_names)} classes."
             )
         novelties = self.measure_novelty(rest[0]) if rest else None
-        return rows if novelties is None else np.column_stack([rows, novelties])
+        if novelties is None or self._references is None:
+            return rows, None
+        rows = np.column_stack([rows, novelties])
+        if self.album is None:
+            return rows, None
+        return rows, find_nearest(rest[0], self._references, SIMILAR).astype(np.float32)
 
     def measure_novelty(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """``(photo,)`` distance from the training photos, as a multiple of what is usual.

@@ -286,3 +286,26 @@ def test_the_page_takes_drops_and_keys(page: Any, digits_folder: Path) -> None:
     page.focus("text=why?")
     page.keyboard.press("Enter")
     page.wait_for_selector("#results canvas")
+
+
+def test_the_page_shows_similar_photos(browser: Any, digits_folder: Path, tmp_path: Path) -> None:
+    classifier = ImageClassifier(keep_thumbnails=True).fit(digits_folder)
+    found = start(classifier.save(tmp_path / "kept.headstart"))
+    page = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme="dark")
+    try:
+        page.goto(f"http://127.0.0.1:{found.port}/")
+        page.wait_for_selector("#model option", state="attached")
+        page.set_input_files("#file", str(digits_folder / "1" / "000.png"))
+        page.wait_for_selector("#results .similar li:nth-child(3)")
+        images = page.locator(".similar img")
+        assert images.count() == 3
+        for number in range(3):
+            image = images.nth(number)
+            assert image.evaluate("image => image.complete && image.naturalWidth > 0")
+            assert image.get_attribute("alt") in {f"a training photo of {n}" for n in range(4)}
+        assert page.eval_on_selector("body", "body => body.scrollWidth") <= 390
+        if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/similar.png", full_page=True)
+    finally:
+        page.close()
+        end(found)

@@ -47,6 +47,13 @@ def train(
     backbone: BackboneOption = "efficientnet-lite0",
     runtime: RuntimeOption = "auto",
     seed: SeedOption = 0,
+    keep_thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--keep-thumbnails",
+            help="Keep small pictures of training photos, to be shown beside answers.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:
@@ -73,7 +80,12 @@ def train(
     settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
     chosen = choose_recipe(recipe, views=augment, **settings)
     classifier = ImageClassifier(
-        backbone, recipe=chosen, seed=seed, runtime=runtime, group_by=group_by
+        backbone,
+        recipe=chosen,
+        seed=seed,
+        runtime=runtime,
+        group_by=group_by,
+        keep_thumbnails=keep_thumbnails,
     )
     told, earlier = [print_epoch], find_bundle(path)
     with surviving_hangup():

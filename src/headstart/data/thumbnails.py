@@ -21,7 +21,7 @@ _OPACITY, _DIMMED = 0.75, 110
 
 
 def make_thumbnail(content: Path | Content, side: int = 96) -> bytes:
-    r"""The whole photo as JPEG bytes, its longer side ``side`` pixels at most.
+    r"""The whole photo as JPEG bytes, its longer side ``side`` pixels at most; without metadata.
 
     Raises:
         UnreadablePhotoError: It cannot be read.
@@ -30,7 +30,7 @@ def make_thumbnail(content: Path | Content, side: int = 96) -> bytes:
     b'\xff\xd8'
     """
     stream = io.BytesIO()
-    open_upright(content, side).save(stream, "JPEG", quality=80)
+    open_upright(content, side).save(stream, "JPEG", quality=80, comment=b"")
     return stream.getvalue()
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -56,6 +57,7 @@ def create_app(registry: Registry) -> FastAPI:
     for module in (protocol_v1, protocol_v2, web):
         app.include_router(module.make_router(registry))
     app.add_exception_handler(RequestError, _answer_request_error)
+    app.add_exception_handler(RequestValidationError, _answer_parameter_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(HeadstartError, _answer_failure)
     app.add_exception_handler(Exception, _answer_failure)
@@ -81,6 +83,11 @@ def _reloading(registry: Registry) -> Any:
 async def _answer_request_error(_: Request, error: Any) -> _Json:
     headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
     return _Json({"error": error.reason}, error.status, headers)
+
+
+async def _answer_parameter_error(_: Request, error: Any) -> _Json:
+    first = error.errors()[0]
+    return _Json({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}."}, 400)
 
 
 async def _answer_http_error(_: Request, error: Any) -> _Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.album import Album
 from headstart.bundle import GRAPH
 from headstart.data.decode_pool import DecodePool
 from headstart.data.stream import BATCH_SIZE, read_image
@@ -56,7 +58,8 @@ class Engine:
         self.class_names = self.predictor.class_names
         self.image_size = self.predictor.bundle.image_size
         self.digest = str(self.predictor.bundle.manifest["members"][GRAPH]["sha256"])
-        self._decoding = ThreadPoolExecutor(settings.workers, "decode")
+        # One more than there are decoding processes: it hands a process its next photo at once.
+        self._decoding = ThreadPoolExecutor(settings.workers + 1, "decode")
         self._computing = ThreadPoolExecutor(settings.workers, "compute")
         self._pool = DecodePool(self.image_size, settings.workers, settings.photo_seconds)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
@@ -199,20 +202,36 @@ class Engine:
         return True
 
 
-def describe(engine: Engine, prediction: Prediction[Any]) -> dict[str, Any]:
-    """All that is said of a photo, as plain data."""
+def describe(
+    engine: Engine, prediction: Prediction[Any], has_similar: bool = False
+) -> dict[str, Any]:
+    """All that is said of a photo, as plain data; where asked for, with similar photos."""
     if prediction.problem is not None:
         return {"problem": prediction.problem}
     names = engine.class_names
     odds = {name: float(p) for name, p in zip(names, prediction.probabilities, strict=True)}
-    found = prediction.prediction_set
-    return {
+    names_of_set = prediction.prediction_set
+    told = {
         "label": prediction.label,
         "probability": prediction.probability,
         "probabilities": odds,
-        "set": None if found is None else list(found),
+        "set": None if names_of_set is None else list(names_of_set),
         "sure": prediction.is_sure,
         "novelty": prediction.novelty,
         "novel": prediction.is_novel,
         "problem": None,
+    }
+    album = engine.predictor.album
+    if has_similar:
+        found = [] if album is None else [(album, number) for number in prediction.similar]
+        told["similar"] = [_show_trained(engine, *each) for each in found]
+    return told
+
+
+def _show_trained(engine: Engine, album: Album, number: int) -> dict[str, str | None]:
+    """Class and picture of a training photo; the latter as an address that holds it."""
+    picture = base64.b64encode(album.pictures[number]).decode()
+    return {
+        "label": engine.class_names[album.labels[number]],
+        "picture": f"data:image/jpeg;base64,{picture}" if picture else None,
     }

@@ -38,13 +38,15 @@ def make_router(registry: Registry) -> APIRouter:
     _add_explain(router, registry)
 
     @router.post("/predict", summary="Answers for files of a form", openapi_extra=_FORM)
-    async def predict(request: Request, model: str | None = None) -> dict[str, Any]:
+    async def predict(
+        request: Request, model: str | None = None, similar: bool = False
+    ) -> dict[str, Any]:
         engine = registry.get(model)
         deadline = find_deadline(request, registry.settings)
         found = await read_files(request, registry.settings)
         answers = await engine.answer([content for _, content in found], deadline)
         rows = [
-            {"file": name, **describe(engine, said)}
+            {"file": name, **describe(engine, said, similar)}
             for (name, _), said in zip(found, answers, strict=True)
         ]
         return {"model": engine.name, "results": rows}

@@ -8,8 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from headstart.bundle import BACKBONE, GRAPH, REFERENCES, WEIGHTS, Bundle, dump_arrays, parse_arrays
+from headstart.album import Album
+from headstart.bundle import (
+    BACKBONE,
+    GRAPH,
+    REFERENCES,
+    THUMBNAILS,
+    WEIGHTS,
+    Bundle,
+    dump_arrays,
+    parse_arrays,
+)
 from headstart.data.decode import DECODE_VERSION
+from headstart.data.thumbnails import try_thumbnail
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.runtimes import onnx_runtime
 from headstart.runtimes.graphs import get_converted
@@ -18,7 +29,12 @@ from headstart.training.graph import tuned_prefix
 from headstart.training.tuning import Tuning
 
 
-def make_bundle(prefix: Prefix, training: Training, seed: int) -> Bundle:
+def make_bundle(
+    prefix: Prefix,
+    training: Training,
+    seed: int,
+    keep_thumbnails: bool = False,
+) -> Bundle:
     """The bundle of a training: its graph, its weights, and the record of how it came about."""
     head, graph = training.probe, training.graph
     kernel, bias = head.kernel, head.bias
@@ -38,7 +54,15 @@ def make_bundle(prefix: Prefix, training: Training, seed: int) -> Bundle:
         found = training.references
         rows = np.asarray(found.rows, np.int32)
         members[REFERENCES] = dump_arrays({"features": found.features, "rows": rows})
+        if keep_thumbnails:
+            members[THUMBNAILS] = _make_album(training, rows.tolist()).dump()
     return Bundle(manifest, members)
+
+
+def _make_album(training: Training, rows: list[int]) -> Album:
+    samples = [training.split.train[row] for row in rows]
+    pictures = [try_thumbnail(s.path if s.content is None else s.content) for s in samples]
+    return Album(pictures, [training.class_names.index(sample.label) for sample in samples])
 
 
 def _get_weights(prefix: Prefix) -> dict[str, Any]:
