@@ -227,3 +227,4 @@ def test_a_speed_is_measured_once_per_machine(empty_cache: Path) -> None:
     assert 0.8 < speed.share_before < 0.9
     assert speed.bytes_per_photo == 7 * 7 * 192 * 2
     assert 0 < speed.infer < speed.train < speed.start
+    assert speed.memory_mb > 200

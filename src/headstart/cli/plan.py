@@ -59,13 +59,15 @@ def print_plan(plan: Plan, console: Console) -> None:
     table.add_column("what")
     for name in ("predicted", "took") if is_over else ("predicted",):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("cache", justify="right", no_wrap=True)
+    for name in ("cache", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("why" if not is_over else "outcome")
     for step in plan.steps:
         predicted = "–" if step.seconds is None else format_duration(step.seconds)
         took = "–" if step.actual is None else format_duration(step.actual)
         size = f"{step.cached_bytes / 1e6:,.0f} MB" if step.cached_bytes else ""
-        cells = [step.name, step.what, predicted, *([took] if is_over else []), size]
+        memory = f"{step.memory_mb:,.0f} MB" if step.memory_mb else ""
+        cells = [step.name, step.what, predicted, *([took] if is_over else []), size, memory]
         says = step.outcome if is_over and step.outcome else step.why
         style = "" if step.is_taken else "dim"
         table.add_row(*map(escape, [*cells, says]), style=style)

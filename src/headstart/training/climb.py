@@ -91,7 +91,9 @@ class Climb:
         """Take the furthest step that fits, again and again, until none does."""
         why = self._find_objection()
         if why:
-            self.steps.append(Step("fine-tuning", "no part of the network", None, why, 0, False))
+            self.steps.append(
+                Step("fine-tuning", "no part of the network", None, why, is_taken=False)
+            )
             return
         lowest = 0
         while lowest < len(rungs) and not self.is_stopped:
@@ -145,7 +147,7 @@ class Climb:
         """Train one step; whether its network is now the best one."""
         forecast = forecast or self.ladder.forecast(settings)
         step = Step(name, describe_stage(settings), forecast.seconds, self._argue(forecast))
-        step.cached_bytes = forecast.cached_bytes
+        step.cached_bytes, step.memory_mb = forecast.cached_bytes, forecast.memory_mb
         self.steps.append(step)
         start, tuning = time.monotonic(), None
         options = replace(self.options, check=self._make_check(MARGIN * forecast.finish))

@@ -18,6 +18,7 @@ from headstart.recipe import FineTune
 from headstart.runtimes.memory import recall, remember
 from headstart.runtimes.quiet import start_tensorflow
 from headstart.training.fine_tune import build_copy
+from headstart.training.memory import measure_memory
 from headstart.training.network import Network
 from headstart.training.stage import ENOUGH_HELD_OUT, count_sweep_epochs
 
@@ -45,6 +46,7 @@ class Speed:
         infer: Seconds per photo of the suffix in inference.
         share_before: Share of the multiply-adds before the boundary.
         bytes_per_photo: That the cache keeps of a view.
+        memory_mb: Largest resident memory of the process after some steps; 0 where not known.
         is_measured: Else it is guessed from the frozen pass.
     """
 
@@ -53,6 +55,7 @@ class Speed:
     infer: float
     share_before: float
     bytes_per_photo: int
+    memory_mb: float = 0.0
     is_measured: bool = True
 
 
@@ -65,6 +68,7 @@ class Forecast:
         train: Seconds of training, if no run ends early.
         finish: Seconds of writing the tuned network as a graph and measuring it.
         cached_bytes: Of the activations.
+        memory_mb: See `Speed`.
         is_measured: See `Speed`.
     """
 
@@ -72,6 +76,7 @@ class Forecast:
     train: float
     finish: float
     cached_bytes: int
+    memory_mb: float
     is_measured: bool
 
     @property
@@ -137,6 +142,7 @@ def measure_speed(prefix: Prefix, settings: FineTune, num_classes: int) -> Speed
         _time(lambda: network.compute_logits(batch)) / count,
         unfreeze.boundary.share_before,
         0 if unfreeze.boundary.name == INPUT else unfreeze.boundary.bytes_per_photo,
+        measure_memory(),
     )
     remember("speeds", _list_sources(prefix, settings), asdict(speed))
     return speed
@@ -189,7 +195,7 @@ def forecast_stage(speed: Speed, settings: FineTune, amounts: Amounts) -> Foreca
     measured = min(amounts.train, MOST_REFERENCES) + amounts.validation + amounts.test
     finish = speed.start / 2 + measured * amounts.pace
     size = settings.views * photos * speed.bytes_per_photo
-    return Forecast(extract, train, finish, size, speed.is_measured)
+    return Forecast(extract, train, finish, size, speed.memory_mb, speed.is_measured)
 
 
 def _count_passes(settings: FineTune, amounts: Amounts) -> tuple[int, int]:

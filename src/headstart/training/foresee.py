@@ -76,5 +76,5 @@ def _list_steps(ladder: Ladder, trained: int) -> list[Step]:
     number, forecast = found
     name, settings = RUNGS[number]
     step = Step(name, describe_stage(settings), forecast.seconds, "fits, if the probe errs enough")
-    step.cached_bytes = forecast.cached_bytes
+    step.cached_bytes, step.memory_mb = forecast.cached_bytes, forecast.memory_mb
     return [step, *beyond]

@@ -16,6 +16,7 @@ from headstart.features.extract import Features, extract_manifest
 from headstart.models.boundary import Prefix
 from headstart.runtimes import AUTO, get_runtime
 from headstart.runtimes.memory import recall, remember
+from headstart.training.memory import measure_memory
 
 # Photos that are timed on the way, if so many are new; their rows are in the cache afterwards.
 TIMED = 64
@@ -44,6 +45,7 @@ class Step:
         seconds: Predicted; None where it is not begun.
         why: The reason for doing or not doing it.
         cached_bytes: It adds to the cache.
+        memory_mb: Largest resident memory of the process by then; 0 where not known.
         is_taken: Whether it is begun, or would be.
         actual: Seconds that it took; None before.
         outcome: What came of it.
@@ -54,6 +56,7 @@ class Step:
     seconds: float | None
     why: str
     cached_bytes: int = 0
+    memory_mb: float = 0.0
     is_taken: bool = True
     actual: float | None = None
     outcome: str = ""
@@ -70,7 +73,6 @@ class Plan:
         pace: Seconds per photo of the frozen pass.
         photos: How many there are.
         new: Of them not in the cache when the plan was made.
-        memory_mb: Largest resident memory so far; TensorFlow adds about 1,000.
         steps: In order; the recipe ``auto`` adds its own.
         actual: Seconds in all; None before the end.
     """
@@ -81,7 +83,6 @@ class Plan:
     pace: float
     photos: int
     new: int
-    memory_mb: float
     steps: list[Step] = field(default_factory=list)
     actual: float | None = None
 
@@ -136,7 +137,6 @@ def make_plan(
         pace=pace,
         photos=count,
         new=len(new),
-        memory_mb=measure_memory(),
         steps=[
             Step(
                 "first pass",
@@ -144,6 +144,7 @@ def make_plan(
                 first,
                 "computed once per photo, then cached" if new else "all are in the cache",
                 len(new) * int(np.prod(prefix.shape)) * 2,
+                measure_memory(),
             ),
             Step("probe", f"linear head, {classes} classes", probe, "the first usable model"),
             Step("measure", "test photos, trust, saving", end, "figures, thresholds, report"),
@@ -241,14 +242,3 @@ def measure_crowd() -> float:
     while time.thread_time() - start < _CROWD_SECONDS:
         pass
     return max(1.0, (time.perf_counter() - begin) / (time.thread_time() - start))
-
-
-def measure_memory() -> float:
-    """Largest resident memory of this process so far in MB; 0 where the system does not say."""
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
