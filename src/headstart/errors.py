@@ -90,7 +90,6 @@ _EXTRAS = {
     "prometheus_client": "serve",
     "pillow_heif": "heic",
     "ai_edge_litert": "litert",
-    "onnxruntime_extensions": "onnx-bytes",
     "openvino": "openvino",
     "h5py": "cpu",
     "keras_hub": "kerashub",
