@@ -130,6 +130,11 @@ def exports() -> list[list[str]]:
     return [[*header, "changed", "MB", "ms (bundle's)", "twins"], *rows]
 
 
+def onnx_decoder() -> list[list[str]]:
+    rows = [[row["file"], row["what happens"]] for row in read("onnx_decoder")]
+    return [["file", "what happens"], *rows]
+
+
 _TWINS = ("colour order", "resize", "temperature")
 
 
@@ -437,6 +442,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "serving": serving,
     "doctor_speed": doctor_speed,
     "exports": exports,
+    "onnx_decoder": onnx_decoder,
     "learning_curve": learning_curve,
     "quality": quality,
     "budget": budget,

@@ -108,7 +108,7 @@ def test_every_format_agrees_with_the_bundle(folder: Path, name: str) -> None:
 
 def test_the_floats_agree_much_better_than_asked(folder: Path) -> None:
     found = rows(folder)
-    for name in ("savedmodel", "onnx", "onnx-bytes", "keras", "openvino", "litert"):
+    for name in ("savedmodel", "onnx", "keras", "openvino", "litert"):
         assert found[name]["parity"]["pixels"]["largest"] < 1e-4
         assert found[name]["parity"]["files"]["largest"] < 0.2
 
@@ -125,9 +125,7 @@ def test_what_lies_beside_each_file(folder: Path, classifier: Any) -> None:
     assert not list(folder.glob(".export-*"))
 
 
-@pytest.mark.parametrize(
-    "name", ["savedmodel", "onnx", "onnx-bytes", "keras", "openvino", "litert"]
-)
+@pytest.mark.parametrize("name", ["savedmodel", "onnx", "keras", "openvino", "litert"])
 def test_the_example_answers_with_the_export_alone(
     folder: Path, coloured: Path, classifier: Any, name: str
 ) -> None:
@@ -183,34 +181,6 @@ def test_the_saved_model_says_what_predict_says(
     )
     agreeing = from_bytes["label"].numpy() == answer["label"].numpy()
     assert agreeing.mean() >= 0.95
-
-
-def test_the_decoder_inside_turns_photos_and_is_spared_what_ends_it(
-    folder: Path, coloured: Path, classifier: Any
-) -> None:
-    runner = EXPORTERS["onnx-bytes"].open(folder / "classifier-bytes.onnx")
-    photos = [Image.open(path).convert("RGB") for path in sorted(coloured.glob("[123]/*"))]
-    plain, turned = (
-        classifier.predict_proba([dump(photo, "JPEG", exif=number) for photo in photos])
-        for number in (1, 6)
-    )
-    gaps = abs(plain - turned).max(1)
-    photo = photos[gaps.argmax()]
-    contents = [dump(photo, "JPEG", exif=number, quality=95) for number in range(1, 9)]
-    contents += [dump(photo.convert("L"), "JPEG"), dump(photo, "PNG")]
-    found = np.stack(runner.run_files(contents))
-    assert gaps.max() > 0.2  # it matters how it is turned
-    np.testing.assert_allclose(found, classifier.predict_proba(contents), atol=0.1)
-    foreign = [dump(photo, "WEBP"), dump(photo, "BMP"), b"no photo", b""]
-    foreign += [dump(photo.convert("CMYK"), "JPEG"), contents[-1][:99]]
-    assert runner.run_files(foreign) == [None] * len(foreign)
-
-
-def dump(photo: Image.Image, kind: str, exif: int = 1, **settings: Any) -> bytes:
-    stream, tags = io.BytesIO(), Image.Exif()
-    tags[0x0112] = exif
-    photo.save(stream, kind, exif=tags, **settings)
-    return stream.getvalue()
 
 
 def run_onnx(target: Path, squares: Any) -> dict[str, Any]:
@@ -402,9 +372,7 @@ def test_without_the_network_only_its_graph_can_be_exported(
 ) -> None:
     bundle = classifier.save(tmp_path / "a.headstart")
     exporting = Exporting(bundle, photos=coloured)
-    with pytest.raises(
-        ExportError, match="Formats that need no Keras model: onnx, onnx-bytes, openvino"
-    ):
+    with pytest.raises(ExportError, match="Formats that need no Keras model: onnx, openvino"):
         exporting.write("keras")
     assert exporting.write("onnx").path == tmp_path / "a-exports" / "a.onnx"
 
@@ -490,9 +458,8 @@ def test_all_formats_of_a_network_that_is_not_here(
         app, ["export", str(bundle), "--all", "--photos", str(coloured), "--json"]
     )
     told = json.loads(done.stdout)
-    kept = {"onnx", "onnx-bytes", "openvino"}
-    assert {row["format"] for row in told["exports"]} == kept
-    assert set(told["refused"]) == set(EXPORTERS) - kept
+    assert {row["format"] for row in told["exports"]} == {"onnx", "openvino"}
+    assert set(told["refused"]) == set(EXPORTERS) - {"onnx", "openvino"}
     assert (
         headstart.__version__
         in json.loads((tmp_path / "a-exports/a.onnx.json").read_text())["made_by"]

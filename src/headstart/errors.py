@@ -90,7 +90,6 @@ _EXTRAS = {
     "prometheus_client": "serve",
     "pillow_heif": "heic",
     "ai_edge_litert": "litert",
-    "onnxruntime_extensions": "onnx-bytes",
     "openvino": "openvino",
     "optuna": "search",
     "h5py": "cpu",

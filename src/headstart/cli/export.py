@@ -20,8 +20,8 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="savedmodel, onnx, onnx-bytes, keras, openvino, litert, litert-float16, "
-            "litert-int8 or small; may be given several times.",
+            help="savedmodel, onnx, keras, openvino, litert, litert-float16, litert-int8 or small; "
+            "may be given several times.",
             show_default=False,
         ),
     ] = None,

@@ -106,13 +106,6 @@ def _dump_png(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def write_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """``(height, width, 3)`` pixels as the bytes of a PNG, quickly."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
-
-
 def read_upright(content: bytes) -> npt.NDArray[np.uint8]:
     """``(height, width, 3)`` a whole file upright and in RGB, as plain Pillow gives it.
 

@@ -83,13 +83,6 @@ EXPORTERS: dict[str, Exporter] = {
         "saved_model_format", "-savedmodel", _TENSORFLOW, 1e-3, "files' bytes, or pixels"
     ),
     "onnx": Exporter("onnx_format", ".onnx", ("onnx", "tf2onnx", "tensorflow"), 1e-3, _PIXELS),
-    "onnx-bytes": Exporter(
-        "onnx_bytes_format",
-        "-bytes.onnx",
-        ("onnx", "tf2onnx", "tensorflow", "onnxruntime_extensions"),
-        1e-3,
-        "a file's bytes, JPEG or PNG",
-    ),
     "keras": Exporter("keras_format", ".keras", _TENSORFLOW, 1e-3, _PIXELS),
     "openvino": Exporter(
         "openvino_format", "-openvino", ("openvino", "onnx", "tf2onnx", "tensorflow"), 1e-3, _PIXELS

@@ -50,7 +50,7 @@ class Material:
             return rebuild_classifier(self.bundle, self.known)
         except BundleError as error:
             raise ExportError(
-                f"{error} Formats that need no Keras model: onnx, onnx-bytes, openvino."
+                f"{error} Formats that need no Keras model: onnx, openvino."
             ) from None
 
     @property

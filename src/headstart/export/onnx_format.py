@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from headstart.runtimes.onnx_runtime import open_outputs
 
 if TYPE_CHECKING:
     import onnx
-    import tensorflow as tf
 
 _OPSET = 17
 
@@ -32,14 +30,10 @@ def make_graph(material: Material) -> bytes:
     Where the bundle has thresholds also ``set`` ``(batch, class)`` and ``is_sure`` ``(batch,)``,
     both boolean, as `headstart.evaluation.trust.Trust.judge` says them.
     """
-    return put_before(_convert_preparation(material.bundle.image_size), material)
-
-
-def put_before(outer: onnx.ModelProto, material: Material) -> bytes:
-    """A graph that gives the network's squares, then the network, its thresholds and metadata."""
     import onnx
 
     inner = onnx.load_from_string(material.graph)
+    outer = _convert_preparation(material.bundle.image_size)
     outer = onnx.compose.add_prefix(outer, "prepare/", rename_inputs=False, rename_outputs=False)
     inner.ir_version = outer.ir_version = max(inner.ir_version, outer.ir_version)
     del inner.graph.value_info[:]
@@ -91,11 +85,17 @@ def _judge(graph: onnx.GraphProto, material: Material) -> None:
 
 def _convert_preparation(size: int) -> onnx.ModelProto:
     import tensorflow as tf
+    import tf2onnx
 
-    def prepare(images: tf.Tensor) -> tf.Tensor:
-        return prepare_images(tf.cast(images, tf.float32), size)
+    specification = [tf.TensorSpec([None, None, None, 3], tf.uint8, "images")]
 
-    converted = convert(prepare, tf.TensorSpec([None, None, None, 3], tf.uint8, "images"))
+    def prepare(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"squares": tf.cast(prepare_images(tf.cast(images, tf.float32), size), tf.uint8)}
+
+    function = tf.function(prepare, input_signature=specification)
+    converted, _ = tf2onnx.convert.from_function(
+        function, input_signature=specification, opset=_OPSET
+    )
     for value, sides in (
         (converted.graph.input[0], ("batch", "height", "width")),
         (converted.graph.output[0], ("batch",)),
@@ -103,19 +103,6 @@ def _convert_preparation(size: int) -> onnx.ModelProto:
         for place, side in enumerate(sides):
             value.type.tensor_type.shape.dim[place].dim_param = side
     return converted
-
-
-def convert(prepare: Callable[..., Any], *inputs: tf.TensorSpec) -> onnx.ModelProto:
-    """A function of TensorFlow that gives pixels, as a graph that gives them as uint8."""
-    import tensorflow as tf
-    import tf2onnx
-
-    def forward(*values: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"squares": tf.cast(prepare(*values), tf.uint8)}
-
-    function = tf.function(forward, input_signature=inputs)
-    found, _ = tf2onnx.convert.from_function(function, input_signature=inputs, opset=_OPSET)
-    return found
 
 
 class Runner:

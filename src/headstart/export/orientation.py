@@ -1,9 +1,9 @@
-r"""The EXIF orientation of a JPEG, read and applied within a graph.
+r"""The EXIF orientation of a JPEG, read and applied within a TensorFlow graph.
 
-The decoders of TensorFlow and of onnxruntime's extensions ignore it, and phones write it into most
-of their photos. The layout is that of the TIFF header behind ``Exif\\0\\0`` (CIPA DC-008, Exif 3.0,
-4.5 and 4.6): byte order, offset of the first directory, number of its entries, then entries of 12
-bytes with tag, type, count and value.
+TensorFlow's own decoder ignores it, and phones write it into most of their photos. The layout is
+that of the TIFF header behind ``Exif\\0\\0`` (CIPA DC-008, Exif 3.0, 4.5 and 4.6): byte order,
+offset of the first directory, number of its entries, then entries of 12 bytes with tag, type, count
+and value.
 """
 
 from __future__ import annotations
@@ -24,14 +24,7 @@ def read_orientation(data: tf.Tensor) -> tf.Tensor:
     """A number from 1 to 8 of the bytes of a file; 1, upright, where there is none."""
     import tensorflow as tf
 
-    return find_orientation(tf.io.decode_raw(tf.strings.substr(data, 0, _HEAD), tf.uint8))
-
-
-def find_orientation(data: tf.Tensor) -> tf.Tensor:
-    """As `read_orientation`, of the bytes as ``(byte,)`` uint8."""
-    import tensorflow as tf
-
-    head = tf.cast(data[:_HEAD], tf.int32)
+    head = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, _HEAD), tf.uint8), tf.int32)
     count = tf.shape(head)[0]
     padded = tf.concat([head, tf.zeros(_BEHIND, tf.int32)], 0)
     matches = [tf.equal(padded[k : count + 1 + k], value) for k, value in enumerate(_MARK)]
@@ -61,10 +54,15 @@ def turn_upright(square: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """``(side, side, 3)`` a square as its photo is meant to be seen."""
     import tensorflow as tf
 
-    def is_one_of(*numbers: int) -> tf.Tensor:
-        return tf.reduce_any(tf.equal(orientation, numbers))
-
-    # Without branches, which not every converter can write.
-    square = tf.where(is_one_of(5, 6, 7, 8), tf.transpose(square, (1, 0, 2)), square)
-    square = tf.where(is_one_of(2, 3, 6, 7), square[:, ::-1], square)
-    return tf.where(is_one_of(3, 4, 7, 8), square[::-1], square)
+    turned = tf.transpose(square, (1, 0, 2))
+    ways = [
+        square,
+        tf.image.flip_left_right(square),
+        tf.image.rot90(square, 2),
+        tf.image.flip_up_down(square),
+        turned,
+        tf.image.rot90(square, 3),
+        tf.image.rot90(turned, 2),
+        tf.image.rot90(square, 1),
+    ]
+    return tf.switch_case(orientation - 1, [lambda way=way: way for way in ways])
