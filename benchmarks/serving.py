@@ -8,8 +8,8 @@ Beside the server: prediction in this process on the same photo (decoding and ru
 HTTP); a plain FastAPI handler that decodes and computes with the same bundle, as tutorials have
 it; and LitServe (``pip install litserve``, best in an environment of its own: ``--peer-python``)
 with as many workers as cores and batches of eight. Latencies are measured with fewer connections.
-At twice the connections that the queue takes, only 200 and 429 may be answered, memory may not grow, and afterwards a request must be answered
-within two seconds.
+At twice the connections that the queue takes, only 200 and 429 may be answered, memory may not
+grow, and afterwards a request must be answered within two seconds.
 """
 
 from __future__ import annotations
