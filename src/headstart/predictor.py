@@ -21,7 +21,7 @@ from headstart.errors import BundleError, DatasetError, HeadstartError
 from headstart.evaluation.metrics import Evaluation, evaluate
 from headstart.evaluation.novelty import MOST_REFERENCES, find_nearest, measure_distances
 from headstart.evaluation.trust import COVERAGE, PRECISION, Trust, measure_trust, pick
-from headstart.runtimes.onnx_runtime import open_outputs
+from headstart.runtimes.onnx_runtime import Head, open_outputs
 
 Item = TypeVar("Item")
 
@@ -208,13 +208,22 @@ class Predictor:
                 f"The graph of {self.bundle.path} gives {rows.shape[1:]} probabilities for "
                 f"{len(self.class_names)} classes."
             )
-        novelties = self.measure_novelty(rest[0]) if rest else None
-        if novelties is None or self._references is None:
+        return self._compare(rows, rest[0] if rest else None)
+
+    def finish_features(self, features: _Rows, head: Head) -> _Rows:
+        """What `compute_rows` gives, of features that were computed elsewhere."""
+        rows, similar = self._compare(head.compute(features), features)
+        return rows if similar is None else np.column_stack([rows, similar])
+
+    def _compare(self, rows: _Rows, features: _Rows | None) -> tuple[_Rows, _Rows | None]:
+        """The rows with novelties, and similar training photos, where they are known."""
+        novelties = self.measure_novelty(features) if features is not None else None
+        if novelties is None or features is None or self._references is None:
             return rows, None
         rows = np.column_stack([rows, novelties])
         if self.album is None:
             return rows, None
-        return rows, find_nearest(rest[0], self._references, SIMILAR).astype(np.float32)
+        return rows, find_nearest(features, self._references, SIMILAR).astype(np.float32)
 
     def measure_novelty(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """``(photo,)`` distance from the training photos, as a multiple of what is usual.

@@ -163,7 +163,9 @@ def test_sigterm_under_load_loses_no_accepted_request(
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(1.5)
+    start_of_load = time.monotonic()
+    while len(statuses) <= 10 and time.monotonic() - start_of_load < 30:
+        time.sleep(0.1)
     found.process.send_signal(signal.SIGTERM)
     for thread in threads:
         thread.join(30)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,6 +118,60 @@ def append_head(
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)
     )
     return bytes(model.SerializeToString())
+
+
+@dataclass(frozen=True)
+class Head:
+    """What `append_head` has put behind a prefix.
+
+    Attributes:
+        kernel: ``(feature, class)``.
+        bias: ``(class,)``.
+        prefix_digest: sha256 of the graph without it.
+    """
+
+    kernel: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    prefix_digest: str
+
+    def compute(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """``(photo, class)`` probabilities of ``(photo, feature)`` features."""
+        logits = features @ self.kernel + self.bias
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+
+def split_head(graph: bytes) -> Head | None:
+    """The head of a graph that `append_head` has written; None where it ends otherwise.
+
+    The graph must have been checked (`open_graph` does it).
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(graph)
+    parts, inner = model.graph, model.graph.node
+    ends = [(node.op_type, list(node.input), list(node.output)) for node in inner[-2:]]
+    names = [value.name for value in parts.output]
+    arrays = {each.name: each for each in parts.initializer if each.name.startswith("head/")}
+    is_ours = (
+        names == ["features", "probabilities"]
+        and sorted(arrays) == ["head/bias", "head/kernel"]
+        and ends
+        == [
+            ("Gemm", ["features", "head/kernel", "head/bias"], ["logits"]),
+            ("Softmax", ["logits"], ["probabilities"]),
+        ]
+        and not inner[-2].attribute
+    )
+    if not is_ours:
+        return None
+    kernel, bias = (numpy_helper.to_array(arrays[f"head/{name}"]) for name in ("kernel", "bias"))
+    del inner[-2:], parts.output[1]
+    for each in arrays.values():
+        parts.initializer.remove(each)
+    data = model.SerializeToString(deterministic=True)
+    return Head(kernel, bias, hashlib.sha256(data).hexdigest())
 
 
 def open_graph(graph: bytes, output: str | None = None) -> Session:

@@ -24,7 +24,8 @@ from headstart.server.bodies import (
     parse_json,
     read_body,
 )
-from headstart.server.engine import Engine, Photo
+from headstart.server.engine import Engine
+from headstart.server.lane import Photo
 from headstart.server.registry import VERSION, Registry
 from headstart.server.settings import RequestError
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headstart.errors import HeadstartError, did_you_mean
 from headstart.server.engine import Engine
+from headstart.server.lane import Lanes
 from headstart.server.metrics import Metrics
 from headstart.server.settings import RequestError, Settings
 
@@ -39,8 +40,9 @@ class Registry:
                 raise HeadstartError(
                     f"Two bundles would be served as {name!r}. Rename one of the files."
                 )
+        self._lanes = Lanes(settings, self.metrics, is_shared=len(paths) > 1)
         self.engines = {
-            name: Engine(name, path, settings, self.metrics)
+            name: Engine(name, path, settings, self.metrics, self._lanes)
             for name, path in zip(names, paths, strict=True)
         }
 
@@ -80,7 +82,7 @@ class Registry:
         for name, old in list(self.engines.items()):
             try:
                 new = await loop.run_in_executor(
-                    None, Engine, name, old.path, self.settings, self.metrics
+                    None, Engine, name, old.path, self.settings, self.metrics, self._lanes
                 )
             except HeadstartError as error:
                 _LOGGER.error("%s stays as it was: %s", name, error)

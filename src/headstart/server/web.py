@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -39,17 +41,25 @@ def make_router(registry: Registry) -> APIRouter:
 
     @router.post("/predict", summary="Answers for files of a form", openapi_extra=_FORM)
     async def predict(
-        request: Request, model: str | None = None, similar: bool = False
+        request: Request,
+        model: Annotated[list[str] | None, Query()] = None,
+        similar: bool = False,
     ) -> dict[str, Any]:
-        engine = registry.get(model)
+        # Each once: the same model twice would only say the same twice.
+        names: list[str | None] = list(dict.fromkeys(model or ())) or [None]
+        engines = [registry.get(name) for name in names]
         deadline = find_deadline(request, registry.settings)
         found = await read_files(request, registry.settings)
-        answers = await engine.answer([content for _, content in found], deadline)
-        rows = [
-            {"file": name, **describe(engine, said, similar)}
-            for (name, _), said in zip(found, answers, strict=True)
-        ]
-        return {"model": engine.name, "results": rows}
+        photos = [content for _, content in found]
+        jobs = [engine.answer(photos, deadline) for engine in engines]
+        told = []
+        for engine, answers in zip(engines, await _gather(jobs), strict=True):
+            rows = [
+                {"file": name, **describe(engine, said, similar)}
+                for (name, _), said in zip(found, answers, strict=True)
+            ]
+            told.append({"model": engine.name, "results": rows})
+        return told[0] if len(told) == 1 else {"models": told}
 
     @router.get("/models", summary="What is served")
     async def models() -> dict[str, Any]:
@@ -65,6 +75,15 @@ def make_router(registry: Registry) -> APIRouter:
         return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY})
 
     return router
+
+
+async def _gather(jobs: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """All results, or the first failure once all have ended."""
+    found = await asyncio.gather(*jobs, return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return found
 
 
 def _add_health(router: APIRouter, registry: Registry) -> None:

@@ -1,0 +1,214 @@
+"""A network's way of photos: decoded in processes, computed in batches; engines may share one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.bundle import GRAPH
+from headstart.data.decode_pool import DecodePool
+from headstart.data.stream import BATCH_SIZE, read_image
+from headstart.predictor import Predictor
+from headstart.runtimes.onnx_runtime import Head, open_graph, split_head
+from headstart.server.metrics import Metrics
+from headstart.server.settings import RequestError, Settings
+
+Photo = bytes | npt.NDArray[np.uint8]
+Row = npt.NDArray[np.float32]
+Compute = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
+
+@dataclass
+class _Waiting:
+    """A decoded photo in the queue."""
+
+    pixels: npt.NDArray[np.uint8]
+    deadline: float
+    answer: asyncio.Future[Row]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Lane:
+    """Photos in, rows out.
+
+    Args:
+        compute: ``(photo, size, size, 3)`` → ``(photo, ...)``.
+        image_size: Side of the square pixels.
+        settings: Limits.
+        metrics: Where it counts.
+        is_shared: Whether several engines ask for the same photo: one that is on its way is not
+            computed a second time.
+    """
+
+    def __init__(
+        self,
+        compute: Compute,
+        image_size: int,
+        settings: Settings,
+        metrics: Metrics,
+        is_shared: bool = False,
+    ) -> None:
+        self.users, self.is_closed = 0, False
+        self._compute, self._image_size, self._is_shared = compute, image_size, is_shared
+        self._settings, self._metrics = settings, metrics
+        # One more than there are decoding processes: it hands a process its next photo at once.
+        self._decoding = ThreadPoolExecutor(settings.workers + 1, "decode")
+        self.computing = ThreadPoolExecutor(settings.workers, "compute")
+        self._pool = DecodePool(image_size, settings.workers, settings.photo_seconds)
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._coming: dict[bytes, asyncio.Task[Row]] = {}
+        # The first inference allocates; nobody should wait for it.
+        compute(np.zeros((1, image_size, image_size, 3), np.uint8))
+
+    def start(self) -> None:
+        """Begin to work on the queue, for the first user; within a running event loop."""
+        self.users += 1
+        if not self._tasks:
+            workers = range(self._settings.workers)
+            self._tasks = [asyncio.create_task(self._work()) for _ in workers]
+
+    async def stop(self) -> None:
+        """End with the last user, once nothing waits any more."""
+        self.users -= 1
+        if self.users > 0:
+            return
+        self.is_closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for executor in (self._decoding, self.computing):
+            executor.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
+
+    async def compute(self, photo: Photo, deadline: float) -> Row:
+        """The row of a photo.
+
+        Raises:
+            UnreadablePhotoError: With the reason.
+            RequestError: 504, the deadline passed.
+        """
+        if not self._is_shared or not isinstance(photo, bytes):
+            return await self._compute_one(photo, deadline)
+        key = hashlib.sha256(photo).digest()
+        coming = self._coming.get(key)
+        if coming is not None:
+            try:
+                return await asyncio.shield(coming)
+            except RequestError:  # the deadline of another request
+                return await self._compute_one(photo, deadline)
+        coming = self._coming[key] = asyncio.ensure_future(self._compute_one(photo, deadline))
+        coming.add_done_callback(lambda done: self._forget(key, done))
+        return await asyncio.shield(coming)
+
+    def _forget(self, key: bytes, done: asyncio.Task[Row]) -> None:
+        del self._coming[key]
+        if not done.cancelled():
+            done.exception()  # whoever waited has heard of it, unless all have gone
+
+    async def _compute_one(self, photo: Photo, deadline: float) -> Row:
+        pixels = await self.decode(photo, deadline)
+        waiting = _Waiting(pixels, deadline, asyncio.get_running_loop().create_future())
+        self._queue.put_nowait(waiting)
+        return await waiting.answer
+
+    async def decode(self, photo: Photo, deadline: float) -> npt.NDArray[np.uint8]:
+        """The network's square of a photo.
+
+        Raises:
+            UnreadablePhotoError: With the reason.
+            RequestError: 504, the deadline passed.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoding, self._decode, photo, deadline)
+
+    def _decode(self, photo: Photo, deadline: float) -> npt.NDArray[np.uint8]:
+        self._check(deadline)
+        start = time.monotonic()
+        if isinstance(photo, bytes):
+            pixels = self._pool.decode(photo)
+        else:
+            pixels = read_image(photo, self._image_size)
+        self._metrics.decode.observe(time.monotonic() - start)
+        return pixels
+
+    def _check(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            self._metrics.rejected.labels("deadline").inc()
+            raise RequestError(504, "The deadline passed before the photo was computed.")
+
+    async def _work(self) -> None:
+        """Takes what waits, a batch at a time: one photo when idle, eight when busy."""
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < BATCH_SIZE and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            batch = [each for each in batch if self._is_wanted(each)]
+            if not batch:
+                continue
+            pixels = np.stack([each.pixels for each in batch])
+            start = time.monotonic()
+            try:
+                rows = await loop.run_in_executor(self.computing, self._compute, pixels)
+            except Exception as error:  # must not end the worker; the requests hear of it
+                for each in batch:
+                    if not each.answer.done():
+                        each.answer.set_exception(error)
+                continue
+            self._metrics.compute.observe(time.monotonic() - start)
+            self._metrics.batch.observe(len(batch))
+            for each, row in zip(batch, rows, strict=True):
+                self._metrics.wait.observe(start - each.since)
+                if not each.answer.done():
+                    each.answer.set_result(row)
+
+    def _is_wanted(self, waiting: _Waiting) -> bool:
+        """Whether somebody still waits for it, and in time."""
+        if waiting.answer.done():  # the client has gone
+            return False
+        try:
+            self._check(waiting.deadline)
+        except RequestError as error:
+            waiting.answer.set_exception(error)
+            return False
+        return True
+
+
+class Lanes:
+    """Gives engines their lanes: bundles with the same frozen prefix get the same.
+
+    Args:
+        settings: Limits.
+        metrics: Where lanes count.
+        is_shared: Whether there are several bundles; a single one needs no such thing.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, is_shared: bool) -> None:
+        self._settings, self._metrics, self._is_shared = settings, metrics, is_shared
+        self._lanes: dict[tuple[str, int], Lane] = {}
+
+    def take(self, predictor: Predictor) -> tuple[Lane, Head | None]:
+        """A lane, and the head that turns its rows into those of the predictor, if any is left.
+
+        Raises:
+            BundleError: The graph cannot be computed.
+        """
+        graph, size = predictor.bundle.members[GRAPH], predictor.bundle.image_size
+        head = split_head(graph) if self._is_shared else None
+        if head is None or head.kernel.shape[1:] != (len(predictor.class_names),):
+            return Lane(predictor.compute_rows, size, self._settings, self._metrics), None
+        key = head.prefix_digest, size
+        lane = self._lanes.get(key)
+        if lane is None or lane.is_closed:
+            compute = open_graph(graph, "features")
+            lane = Lane(compute, size, self._settings, self._metrics, is_shared=True)
+            self._lanes[key] = lane
+        return lane, head
