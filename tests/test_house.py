@@ -335,6 +335,7 @@ LARGER_FUNCTIONS: dict[str, str] = {
     "classifier.__init__": "the settings of a training are given by keyword",
     "classifier.fit": "one call is one training; its settings are given by keyword",
     "training.library.make_dataset": "its settings are given by keyword",
+    "training.plan.make_plan": "its settings are given by keyword",
     "training.fit.train": "one call is one training; its settings are given by keyword",
 }
 

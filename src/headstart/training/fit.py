@@ -150,11 +150,12 @@ def train(
     everything = _join(manifest, test)
     import_solver_beside()
     with stopwatch.step("prefix"):
-        plan = make_plan(prefix, everything, budget, seed=seed, runtime=runtime) if budget else None
+        plan = _foretell(prefix, everything, budget, seed, runtime)
     if plan is not None and on_plan is not None:
         on_plan(plan)
-    first_pass = FirstPass(prefix, everything, budget, plan)
-    features, unseen = first_pass.extract(seed=seed, runtime=runtime, progress=progress)
+    features, unseen = FirstPass(prefix, everything, budget, plan).extract(
+        seed=seed, runtime=runtime, progress=progress
+    )
     for name, seconds in features.seconds.items():
         stopwatch.seconds[name] += seconds
     readable = {sample.path for sample in features.samples}
@@ -222,6 +223,12 @@ def train(
         comparison=comparison,
         cross_validation=cross_validation,
     )
+
+
+def _foretell(prefix: Prefix, manifest: Manifest, budget: Budget, seed: int, runtime: str) -> Plan:
+    """What is planned; photos are timed for a budget that must be kept."""
+    is_timed = budget.is_strict
+    return make_plan(prefix, manifest, budget, seed=seed, runtime=runtime, is_timed=is_timed)
 
 
 def _judge(

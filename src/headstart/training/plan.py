@@ -103,7 +103,13 @@ class Plan:
 
 
 def make_plan(
-    prefix: Prefix, manifest: Manifest, budget: Budget | None, *, seed: int, runtime: str = AUTO
+    prefix: Prefix,
+    manifest: Manifest,
+    budget: Budget | None,
+    *,
+    seed: int,
+    runtime: str = AUTO,
+    is_timed: bool = True,
 ) -> Plan:
     """Time some photos and predict what every training needs.
 
@@ -113,13 +119,13 @@ def make_plan(
         budget: What there is.
         seed: Which photos are timed.
         runtime: What computes the prefix.
+        is_timed: Whether photos are timed; else the pace is what was remembered, or a guess.
 
     Raises:
         BudgetError: The budget was asked for and is less than that.
     """
     samples = list({sample.digest: sample for sample in manifest.samples}.values())
     new = find_new(prefix, samples, runtime)
-    is_timed = budget is None or budget.is_strict
     pace = _time_photos(prefix, new, seed, runtime, is_timed)
     left = max(0, len(new) - TIMED * is_timed)
     # The pass was timed beside whatever else the machine does; the rest is scaled by that.
