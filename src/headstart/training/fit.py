@@ -225,8 +225,12 @@ def train(
     )
 
 
-def _foretell(prefix: Prefix, manifest: Manifest, budget: Budget, seed: int, runtime: str) -> Plan:
+def _foretell(
+    prefix: Prefix, manifest: Manifest, budget: Budget | None, seed: int, runtime: str
+) -> Plan | None:
     """What is planned; photos are timed for a budget that must be kept."""
+    if budget is None:
+        return None
     is_timed = budget.is_strict
     return make_plan(prefix, manifest, budget, seed=seed, runtime=runtime, is_timed=is_timed)
 
