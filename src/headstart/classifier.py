@@ -195,12 +195,13 @@ class ImageClassifier(Answers, Keeping, Parameters):
             X, y = unpack_dataset(X) if hasattr(X, "as_numpy_iterator") else (X, y)
             manifest = scan_source(X, by) if y is None else scan_labelled(X, y, by)
             tested = scan_source(test, by) if test is not None else None
-        choice = None
+        choice, compared = None, 0.0
         if prefix is None:
             with stopwatch.step("prefix"):
                 choice = choose_backbone(
                     manifest, seed=self.seed, runtime=self.runtime, budget=budget
                 )
+            compared = stopwatch.seconds["prefix"]
             prefix = load_prefix(choice.chosen)
         if initial is not None:
             before = initial if isinstance(initial, ImageClassifier) else load(initial)
@@ -221,7 +222,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
             on_plan=on_plan,
         )
         if training.plan is not None:
-            training.plan.finish(stopwatch.report())
+            training.plan.finish(stopwatch.report(), compared)
         training = replace(training, backbone_choice=choice)
         for name in _TAKEN:
             setattr(self, name, getattr(training, name))

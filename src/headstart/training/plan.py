@@ -90,10 +90,19 @@ class Plan:
         """Plain data."""
         return asdict(self)
 
-    def finish(self, seconds: dict[str, float]) -> None:
-        """Write down what the steps took."""
+    def finish(self, seconds: dict[str, float], compared: float = 0.0) -> None:
+        """Write down what the steps took.
+
+        Args:
+            seconds: By step of the stopwatch.
+            compared: Of them, in ``prefix``, on comparing backbones.
+        """
+        if compared:
+            why = "as asked for; see the table of backbones"
+            self.steps.insert(0, Step("backbones", "compared on a part", None, why))
         took = {
-            "first pass": seconds["decode"] + seconds["prefix"] + seconds["groups"],
+            "backbones": compared,
+            "first pass": seconds["decode"] + seconds["prefix"] + seconds["groups"] - compared,
             "probe": seconds["probe"],
             "measure": seconds["trust"] + seconds["evaluate"],
         }
