@@ -185,7 +185,7 @@ def test_a_run_with_a_budget_shows_its_plan_and_its_choice_of_network(
         assert step.why in page.text
     for candidate in classifier.backbone_choice.candidates:
         assert candidate.says in page.text
-    assert "Budget: 10 min." in page.text
+    assert "Budget: 10\N{NO-BREAK SPACE}min." in page.text
 
 
 def test_a_damaged_record_and_a_folder_as_output_are_refused(bundle: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -241,6 +240,18 @@ def _share(estimate: Estimate) -> str:
     )
 
 
+def _describe_recipe(recipe: Mapping[str, Any]) -> str:
+    """Its name, its stages, and the settings of fine-tuning.
+
+    >>> _describe_recipe({"name": "probe", "stages": ["probe"], "folds": 5})
+    'probe (probe, 5 folds)'
+    """
+    text = f"{recipe['name']} ({' → '.join(recipe['stages'])}, {recipe['folds']} folds)"
+    settings = recipe.get("fine_tune") or {}
+    shown = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    return f"{text}: {shown}" if shown else text
+
+
 def _list_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     samples, backbone = record["samples"], record["backbone"]
     environment = record["environment"]
@@ -250,7 +261,7 @@ def _list_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("photos", record["photos"] or "given by the program"),
         ("sides", ", ".join(f"{side} {count:,}" for side, count in samples.items())),
         ("backbone", backbone["name"]),
-        ("recipe", json.dumps(record["recipe"], ensure_ascii=False)),
+        ("recipe", _describe_recipe(record["recipe"])),
         ("seed", str(record["seed"])),
         ("runtime", record["runtime"]),
         ("seconds", seconds),

@@ -43,7 +43,7 @@ def _percent(share: float, digits: int = 1) -> str:
 
 def _span(seconds: float | None) -> str:
     """A duration, or a dash."""
-    return "–" if seconds is None else format_duration(seconds)
+    return "–" if seconds is None else format_duration(seconds).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _day(moment: str) -> str:
