@@ -223,7 +223,8 @@ def main() -> None:
                 try:
                     found = exporting.write(name).to_json()
                 except HeadstartError as error:
-                    rows.append({"network": network, "format": name, "refused": str(error)})
+                    why = str(error).replace(folder, "FOLDER")
+                    rows.append({"network": network, "format": name, "refused": why})
                     print(f"{network}, {name}: {error}", flush=True)
                     continue
                 parity = found["parity"]

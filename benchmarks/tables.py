@@ -111,7 +111,7 @@ def exports() -> list[list[str]]:
     for row in read("exports"):
         if row["refused"]:
             why = row["refused"].partition(". ")[0]
-            rows.append([row["network"], row["format"], f"not possible: {why}", *[""] * 6])
+            rows.append([row["network"], row["format"], f"refused: {why}", *[""] * 6])
             continue
         rows.append(
             [
