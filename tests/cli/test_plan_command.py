@@ -57,10 +57,7 @@ def test_the_default_recipe_prints_its_plan_before_and_after(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_training_that_is_interrupted_leaves_the_probe_saved(
-    number: signal.Signals, tmp_path: Path
-) -> None:
+def test_a_training_whose_terminal_is_closed_leaves_the_probe_saved(tmp_path: Path) -> None:
     folder, bundle = write_digits(tmp_path / "photos", ("0", "1"), 12), tmp_path / "a.headstart"
     command = [sys.executable, "-m", "headstart", "train", str(folder), "-o", str(bundle)]
     command += ["--unfreeze", "last_block", "--epochs", "9000", "--augment", "1"]
@@ -69,11 +66,9 @@ def test_a_training_that_is_interrupted_leaves_the_probe_saved(
     assert process.stderr is not None
     while b"/9000" not in process.stderr.readline():  # the first epoch
         assert process.poll() is None
-    process.send_signal(number)
-    if number == signal.SIGHUP:  # nobody reads any more
-        process.stderr.close()
-    process.communicate() if number == signal.SIGINT else process.wait(120)
-    assert process.returncode == 0
+    process.send_signal(signal.SIGHUP)
+    process.stderr.close()  # nobody reads any more
+    assert process.wait(120) == 0
     manifest = headstart.load(bundle).bundle.manifest
     assert manifest["recipe"]["name"] == "tune"
     assert manifest["fine_tune"] is None
@@ -89,7 +84,7 @@ def test_a_fine_tuning_that_outlives_its_budget_is_left_out(
     run("train", digits_folder, "-o", tmp_path / "warm.headstart", "--recipe", "probe")
     least = time.monotonic() - begin
     bundle = tmp_path / "a.headstart"
-    seconds = 25 + 3 * least
+    seconds = 12 + 2 * least
     settings = ("--unfreeze", "last_block", "--epochs", "9000", "--augment", "1")
     begin = time.monotonic()
     done = run("train", digits_folder, "-o", bundle, "--budget", f"{seconds:.0f}s", *settings)

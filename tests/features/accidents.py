@@ -103,7 +103,7 @@ import headstart.training.fine_tune
 from headstart.training import checkpoint, loop, network, stage
 choose = stage.choose_share
 stage.choose_share = lambda *arguments: (0.75, choose(*arguments)[1])
-stage._ENOUGH_HELD_OUT = 1
+stage.ENOUGH_HELD_OUT = 1
 loop.CHECKPOINT_SECONDS = -1.0
 told(network.Network, "train_step", "step")
 told(checkpoint, "write_bytes", "checkpoint")
@@ -162,7 +162,9 @@ class Trainer:
         """Train, or be stopped; returns when the process has ended."""
         assert self._process.stdin
         assert self._process.stdout
-        arguments = ["train", str(self._photos), "-o", str(bundle), "--force", "--seed", str(seed)]
+        # Not the recipe auto: what it does depends on the time that it takes.
+        arguments = ["train", str(self._photos), "-o", str(bundle), "--force", "--recipe", "probe"]
+        arguments += ["--seed", str(seed)]
         request = {
             "arguments": [*arguments, *self._options],
             "environment": {"HEADSTART_CACHE": str(cache)},
