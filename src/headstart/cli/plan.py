@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from headstart.budget import begin_budget, format_duration
 from headstart.cli.options import (
     BackboneOption,
@@ -20,6 +16,8 @@ from headstart.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from headstart.training.backbone_choice import BackboneChoice
     from headstart.training.plan import Plan
 
@@ -53,6 +51,9 @@ def plan(
 
 def print_plan(plan: Plan, console: Console) -> None:
     """A row per step: predicted seconds, and afterwards what it took."""
+    from rich.markup import escape
+    from rich.table import Table
+
     is_over = plan.actual is not None
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("step", no_wrap=True)
