@@ -18,6 +18,12 @@ from test_commands import elsewhere, refused, run  # noqa: F401 - fixtures
 import headstart
 
 
+@pytest.fixture(autouse=True)
+def young(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in the process of the tests, which is older than their budgets."""
+    monkeypatch.setattr("headstart.budget._get_process_age", lambda: 0.0)
+
+
 def test_a_plan_says_what_would_be_done_and_trains_nothing(
     run: Any,  # noqa: F811
     digits_folder: Path,

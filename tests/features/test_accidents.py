@@ -144,9 +144,10 @@ def test_two_processes_on_one_cache(scene: Scene, tmp_path: Path) -> None:
     cache = scene.cache(tmp_path / "cache")
     environment = {**os.environ, "HEADSTART_CACHE": str(cache)}
     bundles = [tmp_path / "a.headstart", tmp_path / "b.headstart"]
+    command = [sys.executable, "-m", "headstart"]
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "headstart", "train", scene.photos, "-o", bundle],
+            [*command, "train", scene.photos, "--recipe", "probe", "-o", bundle],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -130,7 +130,7 @@ def test_a_column_names_groups(originals: Path, tmp_path: Path) -> None:
 def test_what_fits_nothing_is_refused_before_any_work(
     by: str, originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "extract_manifest", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(fit, "FirstPass", lambda *_, **__: 1 / 0)
     source: Path = originals
     if "column" in by:
         source = tmp_path / "photos.csv"
