@@ -226,6 +226,10 @@ def main() -> None:
         )
         server.stop()
         for name, script in PEERS.items():
+            needs = "import headstart, litserve" if name == "LitServe" else "import fastapi"
+            if subprocess.run([options.peer_python, "-c", needs], check=False).returncode:
+                print(f"{name} is left out: {options.peer_python} cannot {needs}")
+                continue
             path = Path(folder) / "peer.py"
             path.write_text(script)
             server = Server([options.peer_python, str(path), str(bundle), "8932"], 8932)
