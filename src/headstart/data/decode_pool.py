@@ -177,9 +177,11 @@ class _Worker:
             raise UnreadablePhotoError(data.decode())
         count = self._image_size**2 * 3
         if self._shared is not None:
-            data += self._shared[:]  # a copy: the next photo comes to the same place
-        damage = data[: len(data) - count].decode().strip() or None
-        pixels = np.frombuffer(data, np.uint8, count, len(data) - count)
+            line, content = data, self._shared[:]  # a copy: the next photo comes to the same place
+        else:
+            line, content = data[: len(data) - count], data
+        damage = line.decode().strip() or None
+        pixels = np.frombuffer(content, np.uint8, count, len(content) - count)
         return pixels.reshape(self._image_size, self._image_size, 3), damage
 
     @property

@@ -21,7 +21,7 @@ from headstart.recipe import FineTune, Recipe
 from headstart.training.fine_tune import tune
 from headstart.training.forecast import Amounts, Forecast
 from headstart.training.interpolate import choose_share
-from headstart.training.ladder import END_SECONDS, RUNGS, Ladder, describe_stage
+from headstart.training.ladder import END_SECONDS, RUNGS, Ladder, describe_stage, make_step
 from headstart.training.plan import MARGIN, Step
 from headstart.training.probe import Probe
 from headstart.training.search import DEPTHS, EPOCHS, Search
@@ -146,8 +146,7 @@ class Climb:
     def take(self, name: str, settings: FineTune, forecast: Forecast | None = None) -> bool:
         """Train one step; whether its network is now the best one."""
         forecast = forecast or self.ladder.forecast(settings)
-        step = Step(name, describe_stage(settings), forecast.seconds, self._argue(forecast))
-        step.cached_bytes, step.memory_mb = forecast.cached_bytes, forecast.memory_mb
+        step = make_step(name, settings, self._argue(forecast), forecast)
         self.steps.append(step)
         start, tuning = time.monotonic(), None
         options = replace(self.options, check=self._make_check(MARGIN * forecast.finish))
@@ -195,7 +194,7 @@ class Climb:
         why = "half of it gained nothing that is likely to be real"
         for name, settings in rungs:
             if name not in named:
-                self.steps.append(Step(name, describe_stage(settings), None, why, is_taken=False))
+                self.steps.append(make_step(name, settings, why))
 
     def _argue(self, forecast: Forecast) -> str:
         if self.budget is None:

@@ -18,6 +18,7 @@ from headstart.recipe import FineTune
 from headstart.runtimes.memory import recall, remember
 from headstart.runtimes.quiet import start_tensorflow
 from headstart.training.fine_tune import build_copy
+from headstart.training.interpolate import SHARES
 from headstart.training.memory import measure_memory
 from headstart.training.network import Network
 from headstart.training.stage import ENOUGH_HELD_OUT, count_sweep_epochs
@@ -200,8 +201,6 @@ def forecast_stage(speed: Speed, settings: FineTune, amounts: Amounts) -> Foreca
 
 def _count_passes(settings: FineTune, amounts: Amounts) -> tuple[int, int]:
     """Photos that go through steps of the optimizers, and through the suffix alone."""
-    from headstart.training.interpolate import SHARES
-
     if amounts.validation or not settings.holdout:
         folds, held_out = 1 if amounts.validation else 0, amounts.validation
         trained = amounts.train

@@ -13,7 +13,7 @@ from headstart.runtimes import AUTO, require_runtime
 from headstart.training.backbone_choice import choose_backbone
 from headstart.training.climb import object_to_few
 from headstart.training.forecast import Amounts
-from headstart.training.ladder import RUNGS, Ladder, describe_stage
+from headstart.training.ladder import RUNGS, Ladder, make_step
 from headstart.training.plan import Plan, Step, make_plan
 
 # Of the photos; as the split sets them aside.
@@ -75,6 +75,5 @@ def _list_steps(ladder: Ladder, trained: int) -> list[Step]:
         return beyond
     number, forecast = found
     name, settings = RUNGS[number]
-    step = Step(name, describe_stage(settings), forecast.seconds, "fits, if the probe errs enough")
-    step.cached_bytes, step.memory_mb = forecast.cached_bytes, forecast.memory_mb
+    step = make_step(name, settings, "fits, if the probe errs enough", forecast)
     return [step, *beyond]

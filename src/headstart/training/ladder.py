@@ -79,7 +79,7 @@ class Ladder:
                 f"would take {about}{format_duration(forecast.seconds)}, "
                 f"{format_duration(max(self.left, 0))} are left"
             )
-            beyond.insert(0, Step(name, describe_stage(settings), None, why, is_taken=False))
+            beyond.insert(0, make_step(name, settings, why))
         return None, beyond
 
     def forecast(self, settings: FineTune) -> Forecast:
@@ -90,6 +90,14 @@ class Ladder:
 
     def _fits(self, forecast: Forecast, margin: float) -> bool:
         return margin * forecast.seconds + END_SECONDS <= self.left
+
+
+def make_step(name: str, settings: FineTune, why: str, forecast: Forecast | None = None) -> Step:
+    """A step of the plan; without a forecast it is one that is not taken."""
+    what = describe_stage(settings)
+    if forecast is None:
+        return Step(name, what, None, why, is_taken=False)
+    return Step(name, what, forecast.seconds, why, forecast.cached_bytes, forecast.memory_mb)
 
 
 def describe_stage(settings: FineTune) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from headstart.budget import Budget, BudgetError, format_duration
 from headstart.data.scan import Manifest, Sample
+from headstart.features.cache import ActivationCache
 from headstart.features.choice import choose_runtime, count_cached, make_space
 from headstart.features.extract import Features, extract_manifest
 from headstart.models.boundary import Prefix
@@ -177,17 +179,13 @@ def make_plan(
 
 def find_new(prefix: Prefix, samples: Iterable[Sample], runtime: str) -> list[Sample]:
     """The samples that have no row yet, of the runtime that will be used."""
-    from contextlib import closing
-
-    from headstart.features.cache import ActivationCache
-
     samples = list(samples)
     digests = [sample.digest for sample in samples]
     chosen = choose_runtime(prefix, digests) if runtime == AUTO else runtime
     space = make_space(prefix, get_runtime(chosen).identity)
     if not count_cached([space], digests)[0]:
         return samples
-    with closing(ActivationCache(space)) as cache:
+    with contextlib.closing(ActivationCache(space)) as cache:
         missing = set(cache.missing(digests))
     return [sample for sample in samples if sample.digest in missing]
 
