@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,33 +64,38 @@ class Ending(Budget):
         super().check()
 
 
-def test_photos_that_were_not_seen_in_time_are_left_out_and_named(
+OPTIONS: dict[str, Any] = {"seed": 0, "runtime": "auto", "progress": None}
+
+
+@pytest.fixture
+def ending(
     prefix: Prefix, digits_folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> FirstPass:
+    """A pass that nothing was timed of, whose budget ends within it."""
     monkeypatch.setattr(planning, "TIMED", 1000)
-    manifest, budget = scan_folder(digits_folder), Ending(600.0)
-    plan = make_plan(prefix, manifest, budget, seed=0)
     monkeypatch.setattr(Ending, "looks", 0)
-    options: dict[str, Any] = {"seed": 0, "runtime": "auto", "progress": None}
-    features, says = FirstPass(prefix, manifest, budget, plan).extract(**options)
+    manifest, budget = scan_folder(digits_folder), Ending(600.0)
+    return FirstPass(prefix, manifest, budget, make_plan(prefix, manifest, budget, seed=0))
+
+
+def test_photos_that_were_not_seen_in_time_are_left_out_and_named(ending: FirstPass) -> None:
+    manifest = ending.manifest
+    features, says = ending.extract(**OPTIONS)
     seen = len(features.samples)
     assert 8 <= seen < 80
     assert len({sample.label for sample in features.samples}) == 4
     assert f"Only {seen} of 80 photos were used" in says[0]
-    whole, nothing = FirstPass(prefix, manifest, Budget(600.0), plan).extract(**options)
+    whole, nothing = replace(ending, budget=Budget(600.0)).extract(**OPTIONS)
     assert (len(whole.samples), whole.forwarded, nothing) == (80, 80 - seen, ())
     assert [s.path for s in whole.samples] == [s.path for s in manifest.samples]
 
 
 def test_too_few_photos_in_time_are_an_error(
-    prefix: Prefix, digits_folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+    ending: FirstPass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "TIMED", 1000)
-    manifest, budget = scan_folder(digits_folder), Ending(600.0)
-    plan = make_plan(prefix, manifest, budget, seed=0)
     monkeypatch.setattr(Ending, "looks", 3)
     with pytest.raises(DatasetError, match=r"Only 0 of 80 photos were seen .* larger --budget"):
-        FirstPass(prefix, manifest, budget, plan).extract(seed=0, runtime="auto", progress=None)
+        ending.extract(**OPTIONS)
 
 
 def test_the_pace_is_that_of_the_pass_or_remembered(
