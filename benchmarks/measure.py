@@ -63,6 +63,8 @@ def run_child(*command: str | Path, cache: Path) -> Child:
         RuntimeError: It failed; with the end of what it said.
     """
     environment = {**os.environ, "HEADSTART_CACHE": str(cache), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # What is installed is compiled; where that is forbidden, each child would compile it again.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
         process = subprocess.Popen(

@@ -57,10 +57,21 @@ class Problem:
 
         x, targets, weights = self.rotated[rows], self._targets[rows], self._weights[rows]
         total = float(weights.sum(dtype=np.float64))
-        # Curvature of the loss at W = 0: p (1 - p) per class along an axis, plus the penalty's.
-        share = (1 - 1 / self.num_classes) / self.num_classes
-        curvature = share * self._spread * (len(x) / len(self.rotated)) + 1 / strength
-        scale = (1 / np.sqrt(np.append(curvature, share * total)))[:, None]
+        if start is None:
+            # Curvature of the loss at W = 0: p (1 - p) per class along an axis, and the penalty's.
+            share = (1 - 1 / self.num_classes) / self.num_classes
+            curvature = np.append(
+                share * self._spread * (len(x) / len(self.rotated)), share * total
+            )
+        else:
+            # At a start that is near, its own, which is far smaller; the mean over the classes.
+            logits = x @ start[:-1].astype(np.float32) + start[-1].astype(np.float32)
+            probabilities = np.exp(logits - logits.max(1, keepdims=True))
+            probabilities /= probabilities.sum(1, keepdims=True)
+            each = (probabilities * (1 - probabilities)).mean(1) * weights[:, 0]
+            curvature = np.append(each @ (x * x), each.sum())
+        curvature[:-1] += 1 / strength
+        scale = (1 / np.sqrt(curvature))[:, None]
 
         def objective(flat: Floats) -> tuple[float, Floats]:
             solution = flat.reshape(-1, self.num_classes) * scale

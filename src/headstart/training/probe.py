@@ -115,10 +115,10 @@ def fit_probe(
     # five times slower than one thread. The folds run side by side instead.
     with threadpool_limits(1, user_api="blas"):
         problem = Problem(features, labels, weights)
-        path, held_out = _follow_path(problem, labels, folds, strengths)
+        path, held_out, near = _follow_path(problem, labels, folds, strengths)
         alone = strengths[0] if len(strengths) == 1 else 0.01
         best = min(path, key=lambda step: step.log_loss).strength if path else alone
-        kernel, bias = problem.unrotate(problem.solve(slice(None), best))
+        kernel, bias = problem.unrotate(problem.solve(slice(None), best, near))
     return Probe(kernel, bias, best, path, weights, held_out)
 
 
@@ -136,7 +136,7 @@ def choose_strength(
     weights = balance_classes(labels, num_classes)
     with threadpool_limits(1, user_api="blas"):
         problem = Problem(features, labels, weights, variance)
-        path, _ = _follow_path(problem, labels, list(folds), STRENGTHS)
+        path, _, _ = _follow_path(problem, labels, list(folds), STRENGTHS)
     return min(path, key=lambda step: step.log_loss).strength
 
 
@@ -207,14 +207,14 @@ def softmax(logits: Floats) -> Floats:
 
 def _follow_path(
     problem: Problem, labels: Labels, folds: list[Fold], strengths: tuple[float, ...]
-) -> tuple[tuple[Strength, ...], Floats]:
-    """Figures of each strength, and the logits of the samples held out at the best of them."""
+) -> tuple[tuple[Strength, ...], Floats, Floats | None]:
+    """Figures of each strength; at the best of them held-out logits and the folds' mean optimum."""
     if not folds:
-        return (), np.empty((0, problem.num_classes), np.float32)
+        return (), np.empty((0, problem.num_classes), np.float32), None
     solved: list[list[Floats]] = [[] for _ in folds]
     path: list[Strength] = []
     kept = np.full((len(labels), problem.num_classes), np.nan, np.float32)
-    found = kept.copy()
+    found, near = kept.copy(), None
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for strength in strengths:
 
@@ -237,11 +237,12 @@ def _follow_path(
             path.append(Strength(strength, loss, right))
             if loss == min(step.log_loss for step in path):
                 kept[:] = found
+                near = np.asarray(np.mean([steps[-1] for steps in solved], 0))
             # The curve has one valley, apart from noise: two steps well above the best end it.
             best = min(step.log_loss for step in path)
             if min(step.log_loss for step in path[-2:]) > _WELL_ABOVE * best:
                 break
-    return tuple(path), kept
+    return tuple(path), kept, near
 
 
 def _extrapolate(solved: list[Floats]) -> Floats | None:
