@@ -207,6 +207,26 @@ def budget() -> list[list[str]]:
     return [header, *rows]
 
 
+def regret() -> list[list[str]]:
+    of = {(row["photos"], row["count"]): row["regret"] for row in read("regret") if row["regret"]}
+    rows = [
+        [
+            f"{row['photos']}, {row['count']}",
+            f"**{row['recipe']}**: {row['kept']}" if row["recipe"] == "auto" else row["recipe"],
+            f"{float(row['seconds']):.0f} s",
+            f"{float(row['accuracy']):.1%}",
+            f"{float(of[row['photos'], row['count']]):+.1f} points"
+            if row["recipe"] == "auto"
+            else "",
+        ]
+        for row in read("regret")
+        if row["row"] == "recipe"
+    ]
+    mean = [row for row in read("regret") if row["row"] == "mean regret"]
+    rows += [["mean", "**auto**", "", "", f"{float(row['regret']):+.1f} points"] for row in mean]
+    return [["photos", "recipe", "seconds", "accuracy", "regret"], *rows]
+
+
 def duplicates() -> list[list[str]]:
     rows = [
         [
@@ -446,6 +466,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "learning_curve": learning_curve,
     "quality": quality,
     "budget": budget,
+    "regret": regret,
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
     "duplicates_worth": duplicates_worth,
