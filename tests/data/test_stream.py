@@ -44,6 +44,18 @@ def run(
     return list(map_photos(items, read, SIZE, compute, workers))
 
 
+def run_whole(items: list, compute: Any = mean_of) -> Batch:
+    """All batches as one, of items that are their own content."""
+    batches = run(items, lambda item: item, compute)
+    return Batch(
+        [item for batch in batches for item in batch.order],
+        [why for batch in batches for why in batch.reasons],
+        [why for batch in batches for why in batch.damages],
+        [row for batch in batches for row in batch.rows],
+        {},
+    )
+
+
 def list_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("photos")]
 
@@ -105,7 +117,7 @@ def test_bytes_paths_images_and_arrays_are_the_same_photo(tmp_path):
     path = tmp_path / "photo"
     path.write_bytes(encode(pixels))
     items = [pixels, Image.fromarray(pixels), encode(pixels), path]
-    [batch] = run(items, read=lambda item: item, compute=lambda batch: batch)
+    batch = run_whole(items, compute=lambda batch: batch)
     assert not batch.failures
     for row in batch.rows[1:]:
         assert np.array_equal(row, batch.rows[0])
@@ -114,7 +126,7 @@ def test_bytes_paths_images_and_arrays_are_the_same_photo(tmp_path):
 def test_files_that_cannot_be_read_are_failures(tmp_path):
     (tmp_path / "text").write_bytes(b"text")
     items = [tmp_path / "gone", tmp_path, tmp_path / "text", b"", b"%PDF"]
-    [batch] = run(items, read=lambda item: item)
+    batch = run_whole(items)
     reasons = dict(batch.failures)
     assert len(reasons) == 5
     assert reasons[tmp_path / "gone"].startswith("cannot be read")
@@ -179,13 +191,13 @@ def test_closing_early_stops_the_work():
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, MemoryError])
 def test_an_error_while_computing_reaches_the_caller(kind):
     def compute(pixels):
-        if pixels[0, 0, 0, 0] >= 32:
+        if pixels[0, 0, 0, 0] >= 4 * BATCH_SIZE:
             raise kind("boom")
         return mean_of(pixels)
 
     batches = map_photos(itertools.count(), make_photo, SIZE, compute, workers=2)
     good = [next(batches).order[0] for _ in range(4)]
-    assert good == [0, 8, 16, 24]
+    assert good == [turn * BATCH_SIZE for turn in range(4)]
     with pytest.raises(kind, match="boom"):
         next(batches)
     assert not list(batches)
@@ -240,7 +252,7 @@ def test_paths_are_not_opened_before_their_turn(tmp_path):
 
 def test_a_photo_that_may_be_corrupt_is_computed_and_flagged():
     good, damaged = encode(make_noise(), "JPEG"), flip_a_bit(encode(make_noise(), "JPEG"))
-    [batch] = run([good, damaged, b"text"], read=lambda item: item)
+    batch = run_whole([good, damaged, b"text"])
     assert batch.items == [good, damaged]
     [(item, reason)] = batch.flags
     assert item is damaged

@@ -149,7 +149,7 @@ def test_much_work_is_measured_on_the_photos_and_remembered(
     assert remembered is not None
     assert set(remembered.speeds) == set(RUNTIMES)
     assert len(found.array) == 80
-    assert [batch.shape for batch in given] == [(8, 224, 224, 3)] * 2
+    assert [batch.shape for batch in given] == [(2, 224, 224, 3)] * 8
     assert (given[0].reshape(-1, 3) == 255).all(1).mean() > 0.1  # paper: real digits
     # Not again, and whoever was chosen has all rows now.
     monkeypatch.setattr(extract, "measure_prefix", lambda *_: pytest.fail("measured again"))

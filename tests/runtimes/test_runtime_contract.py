@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_runtimes import small_model
 
+from headstart.data.stream import BATCH_SIZE
 from headstart.errors import MissingPackageError
 from headstart.runtimes import RUNTIMES, Runtime, Session
 from headstart.testing import check_runtime
@@ -54,7 +55,7 @@ def normed_by_the_batch(session: Session) -> Session:
 def of_a_fixed_batch(session: Session) -> Session:
     # Computes the padding as well, and gives its rows away.
     def run(images: Any) -> Any:
-        blank = np.zeros((max(8 - len(images), 0), *images.shape[1:]), np.uint8)
+        blank = np.zeros((max(BATCH_SIZE - len(images), 0), *images.shape[1:]), np.uint8)
         return session(np.concatenate([images, blank]))
 
     return run
@@ -102,9 +103,9 @@ def blind_to_strides(session: Session) -> Session:
 
 TWINS = {
     off_by_a_hundredth: "relative error of 0.01 against TensorFlow; accepted is 0.001",
-    in_double_precision: r"8 photos gave \(8, 8\) float64; expected \(8, 8\) float32",
-    normed_by_the_batch: "depend on what else is in their batch of 8",
-    of_a_fixed_batch: r"1 photos gave \(8, 8\) float32; expected \(1, 8\) float32",
+    in_double_precision: r"2 photos gave \(2, 8\) float64; expected \(2, 8\) float32",
+    normed_by_the_batch: "depend on what else is in their batch of 2",
+    of_a_fixed_batch: r"1 photos gave \(2, 8\) float32; expected \(1, 8\) float32",
     with_one_buffer: "a later call changed the rows of an earlier one",
     with_shared_input: "gave other rows when 4 threads called at once",
     that_scribbles: "the session changed the photos",

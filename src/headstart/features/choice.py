@@ -36,7 +36,7 @@ from headstart.runtimes.measure import (
 WORTHWHILE_SECONDS = 120.0
 
 # How many batches a measurement takes, and how many per core tell whether one is worth it.
-_BATCHES, _WARM_UP = 2, 2
+_BATCHES, _WARM_UP = 8, 2
 
 # Where nothing was measured, runtimes count as so fast beside the default one: another one computes
 # the rest of the photos only if it has the rows of more than half of them.
@@ -137,7 +137,7 @@ def watched(session: Session, photos: int) -> Session:
 
 
 def measure_prefix(prefix: Prefix, images: npt.NDArray[np.uint8] | None = None) -> Choice:
-    """Measure all installed runtimes on two batches, and remember the fastest that agrees.
+    """Measure all installed runtimes on some batches, and remember the fastest that agrees.
 
     Args:
         prefix: The frozen part.

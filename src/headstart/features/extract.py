@@ -158,7 +158,7 @@ def open_features(
 
 def _decode_some(samples: Sequence[Sample], image_size: int) -> npt.NDArray[np.uint8]:
     """The pixels of some of the photos, those that can be read."""
-    some = samples[: 4 * BATCH_SIZE]
+    some = samples[: 16 * BATCH_SIZE]
     with contextlib.closing(
         map_photos(some, read_content, image_size, lambda pixels: pixels)
     ) as batches:

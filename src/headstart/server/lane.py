@@ -145,7 +145,7 @@ class Lane:
             raise RequestError(504, "The deadline passed before the photo was computed.")
 
     async def _work(self) -> None:
-        """Takes what waits, a batch at a time: one photo when idle, eight when busy."""
+        """Takes what waits, a batch at a time: one photo when idle, two when busy."""
         loop = asyncio.get_running_loop()
         while True:
             batch = [await self._queue.get()]
