@@ -12,11 +12,14 @@ import pytest
 from headstart import load_backbone
 from headstart.errors import BackboneError, MissingPackageError
 from headstart.models.backbones import BACKBONES, DEFAULT_BACKBONE, get_backbone, parse_name
+from headstart.models.boundary import build_prefix_model
 from headstart.models.efficientnet_lite.weights import load_weights
 from headstart.models.keras_catalogue import UNSTATED
 from headstart.models.keras_graph import set_arrays
 from headstart.models.loaders import load_prefix
 from headstart.models.preprocessing import PREPROCESSING
+from headstart.runtimes import RUNTIMES
+from headstart.runtimes.measure import relative_errors
 
 
 def test_the_catalogue_is_consistent() -> None:
@@ -164,3 +167,26 @@ def test_the_digest_of_a_model_follows_its_weights() -> None:
     assert before == again
     model.layers[0].bias.assign([0.0, 1e-6])
     assert load_prefix(model).weights_digest != before
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_model_that_normalizes_its_photos_runs_on_onnxruntime(is_nested: bool) -> None:
+    """`keras.applications.EfficientNetB0` is such a model."""
+    import keras
+
+    photos = keras.Input((32, 32, 3))
+    model = keras.Model(photos, keras.layers.Conv2D(4, 3)(_normalize(photos)))
+    if is_nested:
+        outer = keras.Input((32, 32, 3))
+        model = keras.Model(outer, model(outer))
+    prefix = load_prefix(model)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    session = RUNTIMES["onnxruntime"].open(prefix, lambda: build_prefix_model(prefix))
+    expected = np.asarray(build_prefix_model(prefix)(pixels))
+    assert relative_errors(session(pixels), expected).max() < 1e-5
+
+
+def _normalize(photos: Any) -> Any:
+    import keras
+
+    return keras.layers.Normalization(mean=[120.0, 110.0, 100.0], variance=[60.0**2] * 3)(photos)

@@ -185,9 +185,13 @@ def finish_loading(model: keras.Model) -> None:
     """Let layers take over what was assigned: `Normalization` computes with a copy.
 
     The copy is kept as NumPy arrays: as tensors of TensorFlow they would become inputs of the graph
-    that is converted for other runtimes.
+    that is converted for other runtimes. Models within the model are finished as well.
     """
+    import keras
+
     for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            finish_loading(layer)
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
         if type(layer).__name__ == "Normalization" and getattr(layer, "mean", None) is not None:

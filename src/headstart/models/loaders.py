@@ -14,7 +14,7 @@ from headstart.models.boundary import POOLED, Prefix
 from headstart.models.efficientnet_lite.onnx_network import write_onnx_features
 from headstart.models.efficientnet_lite.weights import load_weights
 from headstart.models.keras_catalogue import Row
-from headstart.models.keras_graph import list_arrays, set_arrays
+from headstart.models.keras_graph import finish_loading, list_arrays, set_arrays
 from headstart.models.keras_weights import digest_weights, fetch_weights
 from headstart.models.saved_model import load_saved_model, load_saved_model_prefix
 from headstart.models.weights_files import check_is_file
@@ -255,6 +255,7 @@ def _model_prefix(model: keras.Model) -> Prefix:
             f"The model {model.name!r} has the output shape {output}; needed is one output, a "
             "feature map (batch, height, width, channel) or a vector (batch, feature)."
         )
+    finish_loading(model)
     digest = hashlib.sha256(model.to_json().encode())
     for weight in model.weights:
         digest.update(weight.numpy().tobytes())
