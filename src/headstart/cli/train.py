@@ -21,6 +21,7 @@ from headstart.cli.options import (
     RecipeOption,
     RuntimeOption,
     SeedOption,
+    TrackOption,
     UnfreezeOption,
 )
 
@@ -54,6 +55,7 @@ def train(
             help="Keep small pictures of training photos, to be shown beside answers.",
         ),
     ] = False,
+    track: TrackOption = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:
@@ -86,6 +88,7 @@ def train(
         runtime=runtime,
         group_by=group_by,
         keep_thumbnails=keep_thumbnails,
+        trackers=tuple(track or ()),
     )
     told, earlier = [print_epoch], find_bundle(path)
     with surviving_hangup():
