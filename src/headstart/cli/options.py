@@ -98,10 +98,10 @@ LearningRateOption = Annotated[
     ),
 ]
 AugmentOption = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        min=1,
-        help="Views of each photo for fine-tuning; 1: only itself.",
+        help="Views of each photo for fine-tuning, which are cached; 1: only itself; live: a new "
+        "one in every epoch.",
         show_default=False,
     ),
 ]

@@ -72,7 +72,7 @@ def train(
     from headstart.cli.plan import print_backbones, print_plan
     from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
-    from headstart.recipe import choose_recipe
+    from headstart.recipe import choose_recipe, read_views
     from headstart.runs import check_run_output, name_run
 
     time_limit = begin_budget(budget, recipe)
@@ -80,7 +80,7 @@ def train(
     check_output(path, force)
     check_run_output(name_run(path), force=True)  # it goes with the bundle
     settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
-    chosen = choose_recipe(recipe, views=augment, **settings)
+    chosen = choose_recipe(recipe, views=read_views(augment), **settings)
     classifier = ImageClassifier(
         backbone,
         recipe=chosen,
