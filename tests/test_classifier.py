@@ -224,7 +224,8 @@ def test_the_keras_model_agrees_with_the_bundle(trained: Any, paths: list[Path])
 def test_it_shows_itself(trained: Any) -> None:
     assert repr(trained) == (
         "ImageClassifier(backbone='efficientnet-lite0', recipe=None, unfreeze=None, seed=0, "
-        "runtime='auto', group_by=None, budget_seconds=None, keep_thumbnails=False)"
+        "runtime='auto', group_by=None, budget_seconds=None, keep_thumbnails=False, "
+        "trackers=())"
     )
     assert "<table>" in trained._repr_html_()
     assert "not fitted yet" in ImageClassifier()._repr_html_()
@@ -292,6 +293,7 @@ def test_parameters_are_read_and_set() -> None:
         "group_by": None,
         "budget_seconds": None,
         "keep_thumbnails": False,
+        "trackers": (),
     }
     assert classifier.set_params(seed=4, runtime="tensorflow") is classifier
     assert (classifier.seed, classifier.runtime) == (4, "tensorflow")

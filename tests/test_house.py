@@ -26,7 +26,7 @@ ROWS = {
     **dict.fromkeys(("album", "features"), 4),
     **dict.fromkeys(("training", "export", "explain", "predictor", "answers"), 5),
     "suggestions": 6,
-    **dict.fromkeys(("classifier", "keeping", "report", "exports"), 6),
+    **dict.fromkeys(("classifier", "keeping", "report", "exports", "tracking"), 6),
     **dict.fromkeys(("cli", "server", "testing"), 7),
     **dict.fromkeys(("", "__main__"), 8),  # the face, and python -m headstart
 }
@@ -40,6 +40,7 @@ FORBIDDEN = {
 # Package → the modules, or packages with a trailing dot, that may import it.
 KERAS_HOMES = (
     *("models.", "runtimes.", "features.extract", "training.", "bundle", "export.", "testing."),
+    "tracking.",
 )
 HOMES = {
     "PIL": ("data.",),
@@ -58,6 +59,8 @@ HOMES = {
     "ai_edge_litert": ("runtimes.litert_runtime", "export."),
     "tf2onnx": ("runtimes.onnx_runtime", "export."),
     "optuna": ("training.search",),
+    "tensorboard": ("tracking.tensorboard_tracker",),
+    "mlflow": ("tracking.mlflow_tracker",),
     "scipy": ("training.",),
     "sklearn": ("parameters", "cli.demo", "evaluation.selection"),
     "jinja2": ("evaluation.pages.",),
@@ -88,6 +91,8 @@ LAZY = {
         "simplejpeg",
         "openvino",
         "optuna",
+        "tensorboard",
+        "mlflow",
         "ai_edge_litert",
         "requests",
         "filelock",

@@ -24,6 +24,7 @@ from headstart.predictor import Predictor, describe_trained, evaluate_manifest
 from headstart.recipe import Recipe, choose_recipe
 from headstart.runs import Run
 from headstart.runtimes import AUTO, require_runtime
+from headstart.tracking import tracked
 
 if TYPE_CHECKING:
     import keras
@@ -70,6 +71,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
             left out, and fewer seconds than the least that is needed are refused.
         keep_thumbnails: Whether the bundle keeps small pictures of training photos, to be shown
             as the most similar ones beside answers. Whoever has the bundle can see them.
+        trackers: ``"tensorboard"`` and ``"mlflow"``, each also with ``=PLACE``: docs/tracking.md.
 
     Attributes:
         classes_: ``(class,)`` the class names, sorted; after `fit`.
@@ -104,6 +106,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         group_by: str | None = None,
         budget_seconds: float | None = None,
         keep_thumbnails: bool = False,
+        trackers: str | Sequence[str] = (),
     ) -> None:
         self.backbone = backbone
         self.recipe = recipe
@@ -113,6 +116,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         self.group_by = group_by
         self.budget_seconds = budget_seconds
         self.keep_thumbnails = keep_thumbnails
+        self.trackers = trackers
         self.evaluation: Evaluation | None = None
         self.mistakes: tuple[Answer, ...] = ()
         self.problems: tuple[Problem, ...] = ()
@@ -131,6 +135,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
 
     # ---- training
 
+    @tracked
     def fit(
         self,
         X: Photos,

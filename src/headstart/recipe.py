@@ -7,6 +7,9 @@ from typing import Any
 
 from headstart.errors import HeadstartError, did_you_mean
 
+# The setting ``views`` that draws new views in every epoch.
+LIVE = "live"
+
 
 @dataclass(frozen=True)
 class FineTune:
@@ -35,7 +38,9 @@ class FineTune:
         dropout: Of the pooled features.
         mixup: Parameter of the Beta distribution by which activations and targets of two photos
             are mixed; 0 for none.
-        views: Views of each photo, the central square included; each epoch takes another one.
+        views: Views of each photo, the central square included; each epoch takes another one, and
+            all are cached. ``"live"``: a new view of each photo in every epoch, computed when it is
+            needed.
         patience: Epochs without a better validation log loss after which training ends; the best
             weights are kept.
         holdout: Share of the training photos on which the rate, the number of epochs and the
@@ -59,7 +64,7 @@ class FineTune:
     label_smoothing: float = 0.1
     dropout: float = 0.2
     mixup: float = 1.0
-    views: int = 6
+    views: int | str = 6
     patience: int = 6
     holdout: float = 0.2
 
@@ -82,16 +87,33 @@ class FineTune:
             value = getattr(self, name)
             if value is None and name in ("learning_rate", "head_learning_rate"):
                 continue
+            if name == "views" and value == LIVE:
+                continue
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not low <= value <= high or (kind is int and value != int(value)):
                 noun = "whole numbers" if kind is int else "numbers"
+                also = f', and "{LIVE}"' if name == "views" else ""
                 raise HeadstartError(
-                    f"{name} is {value!r}; accepted are {noun} from {low:g} to {high:g}."
+                    f"{name} is {value!r}; accepted are {noun} from {low:g} to {high:g}{also}."
                 )
         if self.optimizer not in ("adamw", "sgd"):
             raise HeadstartError(
                 f'optimizer is {self.optimizer!r}; accepted are "adamw" and "sgd".'
             )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether views are drawn in every epoch."""
+        return self.views == LIVE
+
+    @property
+    def cached_views(self) -> int:
+        """Views of each photo that are kept.
+
+        >>> FineTune().cached_views, FineTune(views="live").cached_views
+        (6, 1)
+        """
+        return 1 if isinstance(self.views, str) else self.views
 
 
 _RANGES: dict[str, tuple[type, float, float]] = {
@@ -188,6 +210,15 @@ def get_recipe(name: str) -> Recipe:
             f"Known: {', '.join(RECIPES)}."
         )
     return RECIPES[name]
+
+
+def read_views(text: str | None) -> int | str | None:
+    """The setting ``views`` of a text; None of none.
+
+    >>> read_views("6"), read_views("live")
+    (6, 'live')
+    """
+    return int(text) if text and text.isascii() and text.isdigit() else text
 
 
 def choose_recipe(recipe: str | Recipe, **settings: Any) -> Recipe:

@@ -12,7 +12,7 @@ import numpy as np
 from headstart.bundle import Bundle, load_bundle
 from headstart.data.scan import Manifest, Sample
 from headstart.data.thumbnails import make_heat_layer, try_thumbnail
-from headstart.errors import HeadstartError, RunError, require_package
+from headstart.errors import BackboneError, HeadstartError, RunError, require_package
 from headstart.evaluation.gallery import Section
 from headstart.evaluation.learning_curve import LearningCurve
 from headstart.evaluation.pages.plots import get_heat_colours
@@ -124,7 +124,11 @@ def _measure(run: Run, progress: Progress | None) -> tuple[LearningCurve | None,
     if len(samples) < len(run.split) / 2 or not samples:
         return None, ()
     require_package("scipy", "threadpoolctl", purpose="the learning curve")
-    prefix = load_prefix(run.record["backbone"]["name"])
+    try:
+        prefix = load_prefix(run.record["backbone"]["name"])
+    except BackboneError:  # a model that was given as an object; its name finds nothing
+        _LOGGER.warning("The report is without what needs features: its backbone has no file.")
+        return None, ()
     runtime = run.record["runtime"].split()[0]  # without its version
     found = extract_manifest(prefix, Manifest(samples), runtime=runtime, progress=progress)
     labels = np.array([names.index(sample.label) for sample in found.samples], np.intp)

@@ -39,6 +39,32 @@ def test_a_plan_says_what_would_be_done_and_trains_nothing(
     assert not list(tmp_path.rglob("*.headstart"))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_plan_of_the_whole_network_says_what_it_costs(
+    run: Any,  # noqa: F811
+    digits_folder: Path,
+    tmp_path: Path,
+) -> None:
+    import keras
+
+    photos = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, 2, name="block1_conv")(photos)
+    keras.Model(photos, keras.layers.ReLU(name="block1_relu")(x)).save(tmp_path / "small.keras")
+    backbone = ("--backbone", f"local:{tmp_path / 'small.keras'}")
+    whole = ("--unfreeze", "all", "--augment", "live")
+    found = {}
+    for epochs in ("2", "20"):
+        plan = run("plan", digits_folder, *backbone, *whole, "--epochs", epochs, "--json").json
+        (found[epochs],) = (s for s in plan["steps"] if s["name"] == "fine-tuning")
+        assert found[epochs]["what"] == f"whole network, new views, up to {epochs} epochs"
+        assert (found[epochs]["cached_bytes"], found[epochs]["is_taken"]) == (0, True)
+    assert found["20"]["seconds"] > found["2"]["seconds"] > 0
+    late = run("plan", digits_folder, *backbone, *whole, "--epochs", "9999", "--budget", "1m")
+    assert "will not be finished" in " ".join(late.stdout.split())
+    refused(run("plan", digits_folder, "--augment", "often"), '1 to 1000, and "live"')
+    refused(run("plan", digits_folder, *backbone, "--unfreeze", "none"), "nothing to time")
+
+
 def test_a_budget_that_cannot_be_kept_or_read_is_refused(
     run: Any,  # noqa: F811
     digits_folder: Path,

@@ -221,7 +221,7 @@ def test_a_speed_is_measured_once_per_machine(empty_cache: Path) -> None:
 
     prefix, settings = load_prefix("efficientnet-lite0"), FineTune("last_block", batch_size=4)
     assert recall_speed(prefix, settings) is None
-    speed = measure_speed(prefix, settings, 3)
+    speed = measure_speed(prefix, settings, 3, 100)
     assert recall_speed(prefix, settings) == speed
     assert recall_speed(prefix, FineTune("half", batch_size=4)) is None
     assert 0.8 < speed.share_before < 0.9

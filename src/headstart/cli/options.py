@@ -80,6 +80,14 @@ UnfreezeOption = Annotated[
         show_default=False,
     ),
 ]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also tell tensorboard (or tensorboard=FOLDER) or mlflow (or mlflow=URI); can be "
+        "given twice.",
+        show_default=False,
+    ),
+]
 EpochsOption = Annotated[
     int | None, typer.Option(min=1, help="Of fine-tuning, at most; implies it.", show_default=False)
 ]
@@ -90,10 +98,10 @@ LearningRateOption = Annotated[
     ),
 ]
 AugmentOption = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        min=1,
-        help="Views of each photo for fine-tuning; 1: only itself.",
+        help="Views of each photo for fine-tuning, which are cached; 1: only itself; live: a new "
+        "one in every epoch.",
         show_default=False,
     ),
 ]

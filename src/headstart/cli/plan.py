@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 from headstart.budget import begin_budget, format_duration
 from headstart.cli.options import (
+    AugmentOption,
     BackboneOption,
     BudgetOption,
+    EpochsOption,
     GroupByOption,
     JsonOption,
+    LearningRateOption,
     PhotosArgument,
     RuntimeOption,
     SeedOption,
+    UnfreezeOption,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +30,10 @@ def plan(
     photos: PhotosArgument,
     budget: BudgetOption = None,
     group_by: GroupByOption = None,
+    unfreeze: UnfreezeOption = None,
+    epochs: EpochsOption = None,
+    learning_rate: LearningRateOption = None,
+    augment: AugmentOption = None,
     backbone: BackboneOption = "efficientnet-lite0",
     runtime: RuntimeOption = "auto",
     seed: SeedOption = 0,
@@ -34,14 +42,23 @@ def plan(
     """What headstart train would do with these photos and this budget, and how long it would take.
 
     Some photos are timed (and cached), and some steps of fine-tuning where they may fit. Nothing is
-    trained.
+    trained. With settings of fine-tuning, such as --unfreeze all, the plan has that step.
     """
     from headstart.cli import output as out
+    from headstart.recipe import choose_recipe, read_views
     from headstart.training.foresee import foresee
 
-    limit = begin_budget(budget, "auto")
+    settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
+    recipe = choose_recipe("auto", views=read_views(augment), **settings)
+    limit = begin_budget(budget, recipe.name)
     found = foresee(
-        photos, backbone=backbone, group_by=group_by, runtime=runtime, seed=seed, budget=limit
+        photos,
+        backbone=backbone,
+        group_by=group_by,
+        runtime=runtime,
+        seed=seed,
+        budget=limit,
+        recipe=recipe,
     )
     if as_json:
         out.print_json(found.to_json())

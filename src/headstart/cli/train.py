@@ -21,6 +21,7 @@ from headstart.cli.options import (
     RecipeOption,
     RuntimeOption,
     SeedOption,
+    TrackOption,
     UnfreezeOption,
 )
 
@@ -54,6 +55,7 @@ def train(
             help="Keep small pictures of training photos, to be shown beside answers.",
         ),
     ] = False,
+    track: TrackOption = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:
@@ -70,7 +72,7 @@ def train(
     from headstart.cli.plan import print_backbones, print_plan
     from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
-    from headstart.recipe import choose_recipe
+    from headstart.recipe import choose_recipe, read_views
     from headstart.runs import check_run_output, name_run
 
     time_limit = begin_budget(budget, recipe)
@@ -78,7 +80,7 @@ def train(
     check_output(path, force)
     check_run_output(name_run(path), force=True)  # it goes with the bundle
     settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
-    chosen = choose_recipe(recipe, views=augment, **settings)
+    chosen = choose_recipe(recipe, views=read_views(augment), **settings)
     classifier = ImageClassifier(
         backbone,
         recipe=chosen,
@@ -86,6 +88,7 @@ def train(
         runtime=runtime,
         group_by=group_by,
         keep_thumbnails=keep_thumbnails,
+        trackers=tuple(track or ()),
     )
     told, earlier = [print_epoch], find_bundle(path)
     with surviving_hangup():

@@ -10,20 +10,25 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headstart.data.scan import Manifest
 from headstart.errors import HeadstartError
 from headstart.features.activations import open_activations
-from headstart.models.boundary import INPUT, Boundary, Prefix, cut_prefix
+from headstart.features.extract import padded
+from headstart.models.boundary import INPUT, Boundary, Prefix, build_prefix_model, cut_prefix
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
+from headstart.runtimes import get_runtime
 from headstart.runtimes.quiet import start_tensorflow
+from headstart.training import hardware
 from headstart.training.checkpoint import Checkpoints
-from headstart.training.loop import Context, Source
+from headstart.training.loop import Context
 from headstart.training.network import Network
-from headstart.training.pixels import Pixels
+from headstart.training.pixels import Live, Pixels
 from headstart.training.probe import Probe
+from headstart.training.source import Source
 from headstart.training.stage import Stage
 from headstart.training.tuning import Options, Photos, Tuning
 
@@ -56,41 +61,71 @@ def tune(
         BoundaryError: The setting ``unfreeze`` names nothing that can be trained.
         CacheError, DatasetError, HeadstartError: With what to do.
     """
-    start_tensorflow()
-    backbone = build_copy(prefix)
-    unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
-    if not unfreeze.layers:
+    network = build_network(prefix, settings, len(photos.class_names), len(photos.train))
+    if network is None:
         return None
-    count = len(photos.train) + len(photos.validation)
-    _LOGGER.info(
-        describe_price(unfreeze.boundary, count, settings.views, options.seconds_per_photo)
-    )
-    ends = cut_prefix(prefix, unfreeze.boundary, backbone)
-    network = Network(backbone, unfreeze, len(photos.class_names), settings)
+    unfreeze, count = network.unfreeze, len(photos.train) + len(photos.validation)
+    _LOGGER.info(describe_price(unfreeze.boundary, count, settings, options.seconds_per_photo))
+    ends = cut_prefix(prefix, unfreeze.boundary, network.backbone)
     with open_source(ends, unfreeze.boundary, photos, settings, seed, options) as source:
         identity = identify(ends, photos, probe, settings, seed, options.runtime)
         context = Context(seed, Checkpoints(identity), options.callbacks, options.check)
-        return Stage(network, source, photos, probe, context).run()
+        tuning = Stage(network, source, photos, probe, context).run()
+    if network.is_shared:  # what a user gets has plain variables
+        plain = build_copy(prefix)
+        plain.set_weights(tuning.backbone.get_weights())
+        tuning = replace(tuning, backbone=plain)
+    return tuning
+
+
+def build_network(
+    prefix: Prefix, settings: FineTune, num_classes: int, photos: int
+) -> Network | None:
+    """A copy of the backbone with what is trained of it; None where that is nothing.
+
+    Args:
+        prefix: Of the backbone.
+        settings: Of the stage.
+        num_classes: Number of classes.
+        photos: That are trained on; the devices that share a batch depend on their number.
+
+    Raises:
+        BoundaryError: The setting ``unfreeze`` names nothing that can be trained.
+    """
+    start_tensorflow()
+    found = hardware.find_hardware().choose(settings, photos)
+    with found.scope():
+        backbone = build_copy(prefix)
+        unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
+        if not unfreeze.layers:
+            return None
+        return Network(backbone, unfreeze, num_classes, settings, found.precision)
 
 
 def describe_price(
-    boundary: Boundary, photos: int, views: int, seconds_per_photo: float | None
+    boundary: Boundary, photos: int, settings: FineTune, seconds_per_photo: float | None
 ) -> str:
     """What the activations will cost, before they are computed.
 
     >>> cut = Boundary("block5", (14, 14, 112), 43_904, 300_000_000, 100_000_000, 7)
-    >>> describe_price(cut, 1000, 6, 0.01)
+    >>> describe_price(cut, 1000, FineTune(views=6), 0.01)
     '6 views of 1,000 photos up to block5: at most 263 MB of cache and about 45 s'
+    >>> describe_price(cut, 1000, FineTune(views="live"), 0.01).partition(";")[0]
+    '1 view of 1,000 photos up to block5: at most 44 MB of cache and about 8 s'
     """
+    views = settings.cached_views
     size = views * photos * boundary.bytes_per_photo / 1e6
     noun = "view" if views == 1 else "views"
     what = f"{views} {noun} of {photos:,} photos"
     if boundary.name == INPUT:
-        return f"nothing is frozen: {what} are decoded, one of each in every epoch"
+        each = "a new view" if settings.is_live else f"one of {views} {noun}"
+        return f"nothing is frozen: {each} of {photos:,} photos is decoded in every epoch"
     text = f"{what} up to {boundary.name}: at most {size:,.0f} MB of cache"
     if seconds_per_photo is None:
         return text
-    return f"{text} and about {views * photos * seconds_per_photo * boundary.share_before:,.0f} s"
+    seconds = photos * seconds_per_photo * boundary.share_before
+    text += f" and about {views * seconds:,.0f} s"
+    return f"{text}; a new view of each in every epoch" if settings.is_live else text
 
 
 def build_copy(prefix: Prefix) -> keras.Model:
@@ -128,8 +163,9 @@ def open_source(
         HeadstartError: A photo cannot be read any more.
     """
     samples = (*photos.train, *photos.validation)
+    views = None if settings.is_live else settings.cached_views
     if boundary.name == INPUT:
-        with Pixels(samples, prefix.image_size, settings.views, seed) as pixels:
+        with Pixels(samples, prefix.image_size, views, seed) as pixels:
             yield pixels
         return
 
@@ -142,7 +178,7 @@ def open_source(
     found = open_activations(
         prefix,
         Manifest(samples),
-        views=settings.views,
+        views=settings.cached_views,
         seed=seed,
         runtime=options.runtime,
         progress=progress,
@@ -150,7 +186,16 @@ def open_source(
     if found.problems:
         first = found.problems[0]
         raise HeadstartError(f"{first.path} {first.reason}. Run again.")
-    yield found
+    if views is not None:
+        yield found
+        return
+    runtime = get_runtime(found.runtime.partition(" ")[0])
+    session = padded(runtime.open(prefix, lambda: build_prefix_model(prefix)))
+    with (
+        Pixels(samples, prefix.image_size, None, seed) as pixels,
+        Live(pixels, found, session) as live,
+    ):
+        yield live
 
 
 def identify(
@@ -167,6 +212,7 @@ def identify(
         "groups": photos.groups,
         "probe": probe.strength,
         "settings": settings,
+        "hardware": hardware.find_hardware(),
         "seed": seed,
         "versions": [runtime, *map(version, ("headstart", "keras", "tensorflow", "numpy"))],
     }

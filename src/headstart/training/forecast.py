@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from headstart.errors import BoundaryError
 from headstart.evaluation.novelty import MOST_REFERENCES
 from headstart.models.boundary import INPUT, Prefix
-from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
 from headstart.runtimes.memory import recall, remember
-from headstart.runtimes.quiet import start_tensorflow
-from headstart.training.fine_tune import build_copy
+from headstart.training.fine_tune import build_network
 from headstart.training.interpolate import SHARES
 from headstart.training.memory import measure_memory
-from headstart.training.network import Network
 from headstart.training.stage import ENOUGH_HELD_OUT, count_sweep_epochs
 
 # Of a frozen pass on the fastest runtime, per photo and share of the multiply-adds: what training
@@ -35,6 +33,9 @@ _STEPS = 3
 
 # Decoding and squaring of an augmented view, beside that of the photo as it is.
 _VIEW_TIMES = 1.15
+
+# Share of decoding in a frozen pass.
+_DECODE_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,26 @@ def guess_speed(unfreeze: str | int, pace: float) -> Speed:
     return Speed(_START_SECONDS, train, infer, 1 - share, 0, is_measured=False)
 
 
-def measure_speed(prefix: Prefix, settings: FineTune, num_classes: int) -> Speed:
+def measure_speed(prefix: Prefix, settings: FineTune, num_classes: int, photos: int) -> Speed:
     """Time some steps on made-up activations, and remember it for this machine.
+
+    Args:
+        prefix: Of the backbone.
+        settings: Of the stage.
+        num_classes: Number of classes.
+        photos: That would be trained on.
 
     Raises:
         BoundaryError: The setting ``unfreeze`` names nothing that can be trained.
     """
     begin = time.perf_counter()
-    start_tensorflow()
-    backbone = build_copy(prefix)
-    unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
-    network = Network(backbone, unfreeze, num_classes, settings)
+    network = build_network(prefix, settings, num_classes, photos)
+    if network is None:
+        raise BoundaryError(
+            f"unfreeze={settings.unfreeze!r} trains only the head: there is nothing to time. Name "
+            'a part of the backbone, such as "last_block".'
+        )
+    unfreeze = network.unfreeze
     random, count = np.random.default_rng(0), settings.batch_size
     batch = np.abs(random.normal(size=(count, *unfreeze.boundary.shape))).astype(np.float32)
     if unfreeze.boundary.name == INPUT:
@@ -188,14 +198,17 @@ def forecast_stage(speed: Speed, settings: FineTune, amounts: Amounts) -> Foreca
     """
     trained, computed = _count_passes(settings, amounts)
     photos = amounts.train + amounts.validation
-    again = _VIEW_TIMES * (settings.views - 1)
+    again = _VIEW_TIMES * (settings.cached_views - 1)
     extract = photos * amounts.pace * speed.share_before * (1 + again)
     train = speed.start + trained * speed.train + computed * speed.infer
-    if not speed.bytes_per_photo and speed.is_measured:  # from pixels: decoded in every epoch
-        train += trained * amounts.pace / 4
+    # What is not cached is decoded, and goes through the frozen part, whenever it is needed.
+    each = amounts.pace * (_DECODE_SHARE + (1 - _DECODE_SHARE) * speed.share_before)
+    is_whole = speed.share_before == 0
+    train += trained * each * (_VIEW_TIMES if settings.is_live else is_whole)
+    train += computed * each * is_whole
     measured = min(amounts.train, MOST_REFERENCES) + amounts.validation + amounts.test
     finish = speed.start / 2 + measured * amounts.pace
-    size = settings.views * photos * speed.bytes_per_photo
+    size = settings.cached_views * photos * speed.bytes_per_photo
     return Forecast(extract, train, finish, size, speed.memory_mb, speed.is_measured)
 
 

@@ -9,6 +9,7 @@ from headstart.budget import Budget
 from headstart.data.split import check_classes
 from headstart.data.table import scan_source
 from headstart.models.loaders import load_prefix
+from headstart.recipe import FineTune, Recipe
 from headstart.runtimes import AUTO, require_runtime
 from headstart.training.backbone_choice import choose_backbone
 from headstart.training.climb import object_to_few
@@ -28,10 +29,12 @@ def foresee(
     runtime: str = AUTO,
     seed: int = 0,
     budget: Budget | None = None,
+    recipe: Recipe | None = None,
 ) -> Plan:
-    """The plan of ``headstart train --recipe auto``: some photos and some steps are timed.
+    """The plan of ``headstart train``: some photos and some steps are timed.
 
-    Whether a step pays is only known after the probe; the plan has the first one that would fit.
+    Whether a step of the recipe ``auto`` pays is only known after the probe; its plan has the first
+    one that would fit.
 
     Args:
         photos: As for `ImageClassifier.fit`.
@@ -40,6 +43,7 @@ def foresee(
         runtime: What computes the prefix.
         seed: Which photos are timed.
         budget: What there is.
+        recipe: ``auto`` by default, or one with settings of fine-tuning, which are timed.
 
     Raises:
         HeadstartError: One of its kinds, with what to do; `BudgetError` where the budget is less
@@ -62,8 +66,17 @@ def foresee(
     amounts = Amounts(trained, validated, tested, plan.pace)
     before = plan.minimum - (budget.spent if budget else 0.0)
     ladder = Ladder(prefix, classes, amounts, budget, max(before, 0.0))
-    plan.steps[-1:-1] = _list_steps(ladder, trained)
+    stage = recipe.fine_tune if recipe is not None else None
+    plan.steps[-1:-1] = _list_steps(ladder, trained) if stage is None else [_time(ladder, stage)]
     return plan
+
+
+def _time(ladder: Ladder, settings: FineTune) -> Step:
+    """The step that was asked for, whether it fits or not."""
+    forecast = ladder.measure(settings)
+    fits = forecast.seconds <= ladder.left
+    why = "as asked for" if fits else "as asked for; more than the budget: it will not be finished"
+    return make_step("fine-tuning", settings, why, forecast)
 
 
 def _list_steps(ladder: Ladder, trained: int) -> list[Step]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from headstart.budget import Budget, format_duration
 from headstart.models.boundary import Prefix
-from headstart.recipe import FineTune
+from headstart.recipe import LIVE, FineTune
 from headstart.training.forecast import (
     Amounts,
     Forecast,
@@ -25,7 +25,7 @@ RUNGS: tuple[tuple[str, FineTune], ...] = (
     ("last block", FineTune("last_block")),
     ("half, quick", replace(_QUICK, unfreeze="half")),
     ("half", FineTune("half")),
-    ("whole network", FineTune("all")),
+    ("whole network", FineTune("all", views=LIVE)),
 )
 
 # A guess is so rough that only what is beyond this share of it is out of the question.
@@ -70,8 +70,7 @@ class Ladder:
             name, settings = rungs[number]
             forecast = self.forecast(settings)
             if not forecast.is_measured and self._fits(forecast, _GUESS):
-                measure_speed(self.prefix, settings, self.num_classes)
-                forecast = self.forecast(settings)
+                forecast = self.measure(settings)
             if self._fits(forecast, MARGIN if forecast.is_measured else _GUESS):
                 return (number, forecast), beyond
             about = "about " if forecast.is_measured else "very roughly "
@@ -87,6 +86,12 @@ class Ladder:
         speed = recall_speed(self.prefix, settings)
         speed = speed or guess_speed(settings.unfreeze, self.amounts.pace)
         return forecast_stage(speed, settings, self.amounts)
+
+    def measure(self, settings: FineTune) -> Forecast:
+        """As `forecast`; some steps are timed, unless that was done before on this machine."""
+        if recall_speed(self.prefix, settings) is None:
+            measure_speed(self.prefix, settings, self.num_classes, self.amounts.train)
+        return self.forecast(settings)
 
     def _fits(self, forecast: Forecast, margin: float) -> bool:
         return margin * forecast.seconds + END_SECONDS <= self.left
@@ -105,8 +110,11 @@ def describe_stage(settings: FineTune) -> str:
 
     >>> describe_stage(FineTune("last_block", views=2))
     'last block, 2 views, up to 14 epochs'
+    >>> describe_stage(FineTune("all", views="live"))
+    'whole network, new views, up to 14 epochs'
     """
     names = {"last_block": "last block", "half": "half of the network", "all": "whole network"}
     part = names.get(str(settings.unfreeze), str(settings.unfreeze))
     rate = "" if settings.learning_rate is None else ", one rate"
-    return f"{part}, {settings.views} views, up to {settings.epochs} epochs{rate}"
+    views = "new" if settings.is_live else settings.views
+    return f"{part}, {views} views, up to {settings.epochs} epochs{rate}"

@@ -1,4 +1,4 @@
-"""One run of fine-tuning: epochs over cached activations, interrupted and resumed to the same bits.
+"""One run of fine-tuning: epochs over activations, interrupted and resumed to the same bits.
 
 All that is random is drawn from generators made of the seed, the epoch and the step, so that the
 position in the data is the whole random state.
@@ -6,11 +6,12 @@ position in the data is the whole random state.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from headstart.recipe import FineTune
 from headstart.training.checkpoint import Arrays, Checkpoints
 from headstart.training.network import Network
 from headstart.training.probe import softmax
+from headstart.training.source import Source, read_ahead
 
 Floats = npt.NDArray[np.floating]
 Numbers = npt.NDArray[np.intp]
@@ -28,17 +30,6 @@ CHECKPOINT_SECONDS = 15.0
 
 # The cosine ends here, as a share of the highest rate.
 _LAST_RATE = 0.01
-
-
-class Source(Protocol):
-    """What gives activations; `headstart.features.activations.Activations` does."""
-
-    @property
-    def views(self) -> int:
-        """Views per sample."""
-
-    def read(self, rows: Numbers, views: Numbers | int = 0) -> Floats:
-        """``(row, *shape)`` activations of samples, each in its view."""
 
 
 @dataclass(frozen=True)
@@ -206,31 +197,32 @@ class Run:
         views = (self._first_view + position.epoch) % data.source.views
         parts = np.array_split(order, batches)
         eye = np.eye(self.network.num_classes, dtype=np.float32)
-        while position.batch < batches:
-            rows = parts[position.batch]
-            step = position.epoch * batches + position.batch
-            labels = data.labels[rows]
-            loss, right = self.network.train_step(
-                data.source.read(rows, views[rows]),
-                eye[labels],
-                data.weights[labels],
-                self.schedule.rates(step, self.schedule.epochs * batches, settings.warmup),
-                np.random.default_rng([self._seed, 3, position.epoch, position.batch]),
-            )
-            position.loss += loss * len(rows)
-            position.right += right
-            position.batch += 1
-            if not math.isfinite(loss):
-                position.is_diverged = True
-                return
-            if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-                self._save()
-            if self._check is not None:
-                try:
-                    self._check()
-                except BaseException:
+        wanted = [(rows, views[rows]) for rows in parts[position.batch :]]
+        with contextlib.closing(read_ahead(data.source, wanted)) as read:
+            for rows, activations in read:
+                step = position.epoch * batches + position.batch
+                labels = data.labels[rows]
+                loss, right = self.network.train_step(
+                    activations,
+                    eye[labels],
+                    data.weights[labels],
+                    self.schedule.rates(step, self.schedule.epochs * batches, settings.warmup),
+                    np.random.default_rng([self._seed, 3, position.epoch, position.batch]),
+                )
+                position.loss += loss * len(rows)
+                position.right += right
+                position.batch += 1
+                if not math.isfinite(loss):
+                    position.is_diverged = True
+                    return
+                if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                     self._save()
-                    raise
+                if self._check is not None:
+                    try:
+                        self._check()
+                    except BaseException:
+                        self._save()
+                        raise
 
     def _measure(self, batches: int) -> None:
         position, data = self.position, self.data
@@ -306,7 +298,8 @@ def compute_logits(network: Network, source: Source, rows: Numbers, view: int = 
     """``(sample, class)`` logits of samples in one view."""
     size = network.settings.batch_size
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    found = [network.compute_logits(source.read(part, view)) for part in parts]
+    with contextlib.closing(read_ahead(source, [(part, view) for part in parts])) as read:
+        found = [network.compute_logits(activations) for _, activations in read]
     return np.concatenate(found) if found else np.empty((0, network.num_classes), np.float32)
 
 

@@ -19,6 +19,7 @@ from headstart.models.unfreeze import (
     set_trainable,
 )
 from headstart.recipe import FineTune
+from headstart.training.hardware import FULL, LossScale, computing_in
 from headstart.training.pointwise import multiplying
 
 if TYPE_CHECKING:
@@ -33,17 +34,24 @@ MOST_GRADIENT = 5.0
 class Network:
     """The part of a backbone after the boundary, pooling and a linear head.
 
-    Training it trains the backbone: they share their layers.
+    Training it trains the backbone: they share their layers. It is made, like the backbone, in the
+    scope of the devices that shall share its batches, see `headstart.training.hardware`.
 
     Args:
         backbone: A model from photos to a feature map or vector.
         unfreeze: What of it is trained.
         num_classes: Number of classes.
         settings: Of the stage.
+        precision: Of the steps.
     """
 
     def __init__(
-        self, backbone: keras.Model, unfreeze: Unfreeze, num_classes: int, settings: FineTune
+        self,
+        backbone: keras.Model,
+        unfreeze: Unfreeze,
+        num_classes: int,
+        settings: FineTune,
+        precision: str = FULL,
     ) -> None:
         import keras
         import tensorflow as tf
@@ -61,7 +69,9 @@ class Network:
         # What changes without a gradient: moving statistics, and the state of dropout layers.
         self.statistics = list(self.suffix.non_trainable_variables) if self._is_training else []
         self._optimizers: list[tuple[Any, float, bool, list[int]]] = []
-        self._anchors = [tf.Variable(variable.value) for variable in self.variables]
+        self._anchors = [tf.Variable(variable.value.numpy()) for variable in self.variables]
+        self._strategy: Any = tf.distribute.get_strategy()
+        self._loss_scale = None if precision == FULL else LossScale()
         self.reset()
         # One graph for all batches: one made for a certain number of photos may round differently,
         # and after an interruption another batch is the first.
@@ -71,9 +81,14 @@ class Network:
         partners, seed = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
         signature = (batch, targets, rows, single, partners, seed)
         train = tf.function(self._train_step, input_signature=signature)
-        with multiplying(self.suffix):
+        with multiplying(self.suffix), computing_in(precision, self.suffix):
             self._train = train.get_concrete_function()
         self._forward = tf.function(self._logits, input_signature=(batch,))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several devices share each batch."""
+        return bool(self._strategy.num_replicas_in_sync > 1)
 
     # ---- state
 
@@ -103,16 +118,21 @@ class Network:
             for variable in optimizer.variables:
                 if variable is not optimizer.learning_rate:
                     variable.assign(np.zeros(variable.shape, variable.dtype))
+        if self._loss_scale is not None:
+            self._loss_scale.reset()
 
     def get_optimizer(self) -> list[Floats]:
         """Copies of the optimizers' variables."""
-        return [v.value.numpy() for o, *_ in self._optimizers for v in o.variables]
+        return [variable.numpy() for variable in self._list_state()]
 
     def set_optimizer(self, arrays: Sequence[Floats]) -> None:
         """Put back what `get_optimizer` gave."""
-        every = [v for o, *_ in self._optimizers for v in o.variables]
-        for variable, array in zip(every, arrays, strict=True):
+        for variable, array in zip(self._list_state(), arrays, strict=True):
             variable.assign(array)
+
+    def _list_state(self) -> list[Any]:
+        scale = self._loss_scale.variables if self._loss_scale else []
+        return [*(v.value for o, *_ in self._optimizers for v in o.variables), *scale]
 
     def count_parameters(self) -> tuple[ParameterCount, ...]:
         """What is trained and what is frozen, by block; the head at the end."""
@@ -193,24 +213,61 @@ class Network:
         if settings.label_smoothing:
             even = settings.label_smoothing / self.num_classes
             targets = targets * (1 - settings.label_smoothing) + even
+        noise = tf.ones((tf.shape(x)[0], self.backbone.output_shape[-1]))
+        if settings.dropout:
+            noise = tf.nn.experimental.stateless_dropout(noise, settings.dropout, seed)
+        found = self._strategy.run(self._differentiate, (x, targets, weights, noise))
+        gradients, loss, right = tf.nest.map_structure(self._add_up, found)
+        if self._loss_scale is None:
+            self._strategy.run(self._apply, (gradients,))
+            return loss, right
+        gradients = [gradient / self._loss_scale.scale for gradient in gradients]
+        apply = lambda: self._strategy.run(self._apply, (gradients,))  # noqa: E731
+        is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        tf.cond(is_finite, apply, lambda: None)
+        self._loss_scale.update(is_finite)
+        return loss, right
+
+    def _differentiate(
+        self, x: Any, targets: Any, weights: Any, noise: Any
+    ) -> tuple[list[Any], Any, Any]:
+        """Of a device's part of a batch: gradients, loss and right answers, to be added up."""
+        import tensorflow as tf
+
+        context, count = tf.distribute.get_replica_context(), tf.shape(x)[0]
+        number, parts = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        part = slice(count * number // parts, count * (number + 1) // parts)
+        x, targets, weights, noise = x[part], targets[part], weights[part], noise[part]
         values = [variable.value for variable in self.variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            features = self._features(x, self._is_training)
-            if settings.dropout:
-                features = tf.nn.experimental.stateless_dropout(features, settings.dropout, seed)
+            features = tf.cast(self._features(x, self._is_training), tf.float32) * noise
             logits = self.head(features)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            loss = tf.reduce_mean(losses * weights)
+            loss = tf.reduce_sum(losses * weights) / tf.cast(count, tf.float32)
             total = loss
-            if settings.l2_sp:
+            if self.settings.l2_sp:
                 pairs = zip(values[:-2], self._anchors[:-2], strict=True)
-                total += settings.l2_sp * tf.add_n([tf.nn.l2_loss(v - a) for v, a in pairs])
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(total, values), MOST_GRADIENT)
-        for optimizer, _, _, members in self._optimizers:
-            optimizer.apply([gradients[i] for i in members], [self.variables[i] for i in members])
+                distance = tf.add_n([tf.nn.l2_loss(v - a) for v, a in pairs])
+                total += self.settings.l2_sp * distance / parts
+            if self._loss_scale is not None:
+                total *= self._loss_scale.scale
+        gradients = tape.gradient(total, values)
         answers = tf.argmax(logits, 1) == tf.argmax(targets, 1)
-        return loss, tf.reduce_sum(tf.cast(answers, tf.float32))
+        return gradients, loss, tf.reduce_sum(tf.cast(answers, tf.float32))
+
+    def _add_up(self, value: Any) -> Any:
+        return self._strategy.reduce("SUM", value, axis=None)
+
+    def _apply(self, gradients: list[Any]) -> None:
+        import tensorflow as tf
+
+        clipped, _ = tf.clip_by_global_norm(gradients, MOST_GRADIENT)
+        # Every device has the whole gradient, and Keras's optimizers add up what devices have.
+        parts = tf.distribute.get_replica_context().num_replicas_in_sync
+        clipped = [gradient / parts for gradient in clipped]
+        for optimizer, _, _, members in self._optimizers:
+            optimizer.apply([clipped[i] for i in members], [self.variables[i] for i in members])
 
     # ---- what is trained
 

@@ -21,13 +21,13 @@ from headstart.budget import OutOfTimeError
 from headstart.errors import require_package
 from headstart.files import cache_folder, digest_bytes
 from headstart.models.boundary import Prefix, cut_prefix
-from headstart.models.unfreeze import Unfreeze, resolve_unfreeze
+from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
 from headstart.runtimes.quiet import start_tensorflow
-from headstart.training.fine_tune import build_copy, identify, open_source
-from headstart.training.loop import Context, Epoch, Source
-from headstart.training.network import Network
+from headstart.training.fine_tune import build_copy, build_network, identify, open_source
+from headstart.training.loop import Context, Epoch
 from headstart.training.probe import Probe
+from headstart.training.source import Source
 from headstart.training.stage import Stage
 from headstart.training.tuning import Options, Photos
 
@@ -95,7 +95,7 @@ class Search:
     options: Options
     trials: int = MOST_TRIALS
     depths: tuple[str, ...] = DEPTHS
-    _sources: dict[str, tuple[Unfreeze, Source]] = field(default_factory=dict, repr=False)
+    _sources: dict[str, Source] = field(default_factory=dict, repr=False)
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
     def run(self) -> Found | None:
@@ -148,7 +148,7 @@ class Search:
         return {
             **{name: getattr(usual, name) for name in ("layer_decay", "weight_decay", "mixup")},
             "unfreeze": unfreeze,
-            "views": min(usual.views, max(VIEWS)),
+            "views": min(usual.cached_views, max(VIEWS)),
             "learning_rate": float(np.clip(usual.learning_rates[1], *RATES)),
         }
 
@@ -166,7 +166,7 @@ class Search:
                 "mixup": trial.suggest_categorical("mixup", (0.0, 0.3, 1.0)),
             }
         )
-        unfreeze, source = self._open(settings)
+        source = self._open(settings)
 
         def report(epoch: Epoch) -> None:
             for callback in self.options.callbacks:
@@ -176,26 +176,27 @@ class Search:
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
-        network = Network(build_copy(self.prefix), unfreeze, len(self.photos.class_names), settings)
+        classes, photos = len(self.photos.class_names), len(self.photos.train)
+        network = build_network(self.prefix, settings, classes, photos)
+        assert network is not None  # noqa: S101 - for the type checker; a depth trains something
         context = Context(self.seed, None, (report,), self.options.check)
-        viewed = FewerViews(source, settings.views)
+        viewed = FewerViews(source, settings.cached_views)
         loss = Stage(network, viewed, self.photos, self.probe, context).try_fold()
         if loss is None:
             raise optuna.TrialPruned
         return loss
 
-    def _open(self, settings: FineTune) -> tuple[Unfreeze, Source]:
-        """What is trained, and activations in all views, computed once per depth."""
+    def _open(self, settings: FineTune) -> Source:
+        """Activations in all views, computed once per depth."""
         name = str(settings.unfreeze)
         if name not in self._sources:
             backbone = build_copy(self.prefix)
             unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
             most = replace(settings, views=max(VIEWS))
             ends = cut_prefix(self.prefix, unfreeze.boundary, backbone)
-            source = self._opened.enter_context(
+            self._sources[name] = self._opened.enter_context(
                 open_source(ends, unfreeze.boundary, self.photos, most, self.seed, self.options)
             )
-            self._sources[name] = unfreeze, source
         return self._sources[name]
 
 

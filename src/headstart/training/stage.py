@@ -23,11 +23,11 @@ from headstart.training.loop import (
     Position,
     Run,
     Schedule,
-    Source,
     compute_logits,
 )
 from headstart.training.network import Network
 from headstart.training.probe import Probe, fit_probe
+from headstart.training.source import Source
 from headstart.training.tuning import Floats, Photos, Tuning
 
 # Folds are trained until so many photos were held out: on fewer, a choice is a guess.
@@ -199,7 +199,8 @@ class Stage:
         self, share: float, rate: float, epochs: int, gain: Gain | None, says: str
     ) -> Tuning:
         network = self._network
-        cached = self._source if isinstance(self._source, Activations) else None
+        cached = getattr(self._source, "cached", self._source)
+        cached = cached if isinstance(cached, Activations) else None
         return Tuning(
             unfreeze=network.unfreeze,
             kernel=network.head.kernel.value.numpy(),
