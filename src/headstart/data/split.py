@@ -86,8 +86,8 @@ def split_manifest(
     """Assign every sample to train, validation or test.
 
     A given test set (``test``, else folders named so) is used as it is; without one, about 20 % of
-    the groups of each class (or label, or tenth of the numbers) are set aside. A training photo whose bytes are also in
-    validation or test is not used.
+    the groups of each class (or label, or tenth of the numbers) are set aside. A training photo
+    whose bytes are also in validation or test is not used.
 
     Args:
         manifest: The photos.
