@@ -24,7 +24,7 @@ ROWS = {
     **dict.fromkeys(("data", "models", "runtimes", "engines", "evaluation"), 2),
     **dict.fromkeys(("bundle", "small", "parameters", "runs"), 3),
     **dict.fromkeys(("album", "features"), 4),
-    **dict.fromkeys(("training", "export", "explain", "predictor", "answers"), 5),
+    **dict.fromkeys(("training", "export", "explain", "predictor", "answers", "measuring"), 5),
     "suggestions": 6,
     **dict.fromkeys(("classifier", "keeping", "report", "exports"), 6),
     **dict.fromkeys(("cli", "server", "testing"), 7),
@@ -336,6 +336,8 @@ LARGER_FUNCTIONS: dict[str, str] = {
     "classifier.fit": "one call is one training; its settings are given by keyword",
     "training.library.make_dataset": "its settings are given by keyword",
     "training.plan.make_plan": "its settings are given by keyword",
+    "models.heads.attach_head": "its settings are given by keyword",
+    "training.targets.train_targets": "as training.fit.train",
     "training.fit.train": "one call is one training; its settings are given by keyword",
 }
 

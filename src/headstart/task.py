@@ -71,8 +71,9 @@ def read_task(manifest: Mapping[str, Any]) -> Task:
     ('classification', 'classification')
     """
     name = manifest.get("task")
-    is_text = name is None or isinstance(name, str)
-    return get_task(_EARLIER.get(name, name) if is_text else repr(name))
+    if name is None or isinstance(name, str):
+        return get_task(str(_EARLIER.get(name, name)))
+    return get_task(repr(name))
 
 
 def require_task(task: Task, purpose: str, *accepted: Task) -> None:

@@ -77,7 +77,7 @@ def test_figures_of_numbers_are_those_of_others() -> None:
     truth = RNG.normal(50, 10, 80).round()
     values = truth + RNG.normal(0, 5, 80).round()
     trust = ValueTrust({0.9: 8.0}, 50.0, 49.0)
-    found = evaluate_values(values, truth, trust, 0.9)
+    found = evaluate_values(values, truth, trust)
     assert found.mae.value == pytest.approx(metrics.mean_absolute_error(truth, values))
     assert found.rmse.value == pytest.approx(metrics.root_mean_squared_error(truth, values))
     assert found.r2.value == pytest.approx(metrics.r2_score(truth, values))
@@ -105,7 +105,7 @@ def test_plain_data_and_back(kind: str) -> None:
     else:
         trust = ValueTrust(fit_half_widths(rows[:, 0]), 0.0, 0.0)
         assert ValueTrust.from_json(json.loads(json.dumps(trust.to_json()))) == trust
-        found = evaluate_values(rows[:, 0], truth[:, 0], trust, 0.9)
+        found = evaluate_values(rows[:, 0], truth[:, 0], trust)
     plain = json.loads(json.dumps(found.to_json()))
     assert type(found).from_json(plain) == found
     del plain["photos"]

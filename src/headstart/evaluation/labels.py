@@ -265,3 +265,41 @@ def _measure_baseline(has: Booleans, names: Sequence[str]) -> LabelBaseline:
         # With one and the same probability for all photos, the precision is the share.
         float(shares[shares > 0].mean()) if shares.any() else 0.0,
     )
+
+
+@dataclass(frozen=True)
+class LabelTrust:
+    """What is known of the labels, from training photos that were held out.
+
+    Attributes:
+        thresholds: ``(label,)`` from which probability on each is said.
+    """
+
+    thresholds: tuple[float, ...]
+
+    def choose(self, probabilities: Floats) -> Booleans:
+        """``(label,)`` of ``(label,)`` probabilities, which labels are said."""
+        return np.asarray(probabilities >= np.asarray(self.thresholds), np.bool_)
+
+    def fits(self, names: int) -> bool:
+        """Whether it is of so many labels."""
+        return len(self.thresholds) == names
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"thresholds": list(self.thresholds)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> LabelTrust:
+        """Of plain data.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            found = tuple(float(value) for value in data["thresholds"])
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"not what is known of labels: {error!r}") from error
+        if not all(0 <= value <= 1 for value in found):
+            raise ValueError("not what is known of labels: a threshold is no probability")
+        return cls(found)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from headstart.evaluation.conformal import fit_threshold
 from headstart.evaluation.intervals import Estimate, bootstrap, estimate_share
-from headstart.evaluation.trust import COVERAGES
+from headstart.evaluation.trust import COVERAGE, COVERAGES, pick
 
 Floats = npt.NDArray[np.floating]
 _ESTIMATES = ("mae", "rmse", "r2", "spearman")
@@ -109,6 +109,20 @@ class ValueTrust:
     mean: float
     median: float
 
+    def get_half_width(self, coverage: float) -> float | None:
+        """Half the width of the prediction interval; None where the photos are too few for it.
+
+        Raises:
+            HeadstartError: No such coverage was fitted.
+        """
+        widths = {level: (width,) for level, width in self.half_widths.items()}
+        found: float | None = pick(widths, coverage, "coverage")[0]
+        return found
+
+    def fits(self, names: int) -> bool:
+        """Whether it is of so many numbers per photo: of one."""
+        return names == 1
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {**asdict(self), "half_widths": {str(k): v for k, v in self.half_widths.items()}}
@@ -162,9 +176,10 @@ def evaluate_values(
     values: Floats,
     truth: Floats,
     trust: ValueTrust,
-    coverage: float,
     seed: int = 0,
     groups: Sequence[Any] | npt.NDArray[Any] | None = None,
+    *,
+    coverage: float = COVERAGE,
 ) -> ValueEvaluation:
     """Measure predicted numbers against the truth.
 
@@ -172,15 +187,15 @@ def evaluate_values(
         values: ``(sample,)`` predicted.
         truth: ``(sample,)``.
         trust: Of the training photos.
-        coverage: Of the prediction intervals: one of those that `trust` has.
         seed: Of the bootstrap.
         groups: ``(sample,)`` what tells groups apart; only the intervals depend on it.
+        coverage: Of the prediction intervals: one of those that `trust` has.
 
     Raises:
         ValueError: No samples, or shapes that do not fit.
 
     >>> trust = ValueTrust({0.9: 1.0}, 2.0, 2.0)
-    >>> found = evaluate_values(np.array([1.0, 2, 4]), np.array([1.0, 2, 3]), trust, 0.9)
+    >>> found = evaluate_values(np.array([1.0, 2, 4]), np.array([1.0, 2, 3]), trust)
     >>> round(found.mae.value, 3), found.r2.value, found.coverage.value
     (0.333, 0.5, 1.0)
     """
@@ -191,10 +206,10 @@ def evaluate_values(
     statistics = {
         "mae": lambda rows: float(abs(errors[rows]).mean()),
         "rmse": lambda rows: float(np.sqrt((errors[rows] ** 2).mean())),
-        "r2": lambda rows: _r2(errors[rows], truth[rows]),
+        "r2": lambda rows: measure_r2(errors[rows], truth[rows]),
         "spearman": lambda rows: _correlate(_rank(values[rows]), _rank(truth[rows])),
     }
-    width = trust.half_widths.get(coverage)
+    width = trust.get_half_width(coverage)
     return ValueEvaluation(
         photos=len(truth),
         **{key: bootstrap(each, len(truth), seed, groups) for key, each in statistics.items()},
@@ -204,7 +219,12 @@ def evaluate_values(
     )
 
 
-def _r2(errors: Floats, truth: Floats) -> float:
+def measure_r2(errors: Floats, truth: Floats) -> float:
+    """1 minus the squared error as a share of that of the mean of ``(sample,)`` truths.
+
+    >>> measure_r2(np.array([0.0, 1.0]), np.array([0.0, 2.0]))
+    0.5
+    """
     # Of photos with one and the same number there is nothing to explain.
     total = float(((truth - truth.mean()) ** 2).sum())
     return 1 - float((errors**2).sum()) / total if total else 0.0
