@@ -76,6 +76,18 @@ def test_a_label_that_all_or_no_photos_have() -> None:
     assert ((found[:, 2] > 0.5) == (x[:, 0] > 0)).mean() > 0.9
 
 
+@pytest.mark.parametrize("task", [MULTILABEL, REGRESSION])
+def test_a_feature_that_was_silent_in_training_does_not_decide(task: object) -> None:
+    x = make_rows(80, 20)
+    x[:, 7] = 1e-5 * np.abs(RNG.normal(size=80))
+    targets = x[:, :1] - x[:, :1].mean()
+    targets = (targets > 0).astype(float) if task is MULTILABEL else targets
+    head = fit_head(x, targets, make_folds(80), task)  # type: ignore[arg-type]
+    fired = x.copy()
+    fired[:, 7] = 0.02  # 2,000 times its deviation, and 0.02 of that of others
+    np.testing.assert_allclose(head.predict(fired), head.predict(x), atol=0.1)
+
+
 def test_no_other_threshold_gives_a_higher_f1() -> None:
     truth = RNG.random((100, 3)) < [0.5, 0.2, 0.05]
     rows = np.clip(0.3 * truth + RNG.random((100, 3)) * 0.7, 0, 1).round(2)
