@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -253,3 +254,13 @@ def test_predict_loads_no_tensorflow(labels: ImageClassifier, folder: Path) -> N
     )
     arguments = ["predict", str(folder / "labels.headstart"), str(folder / "0.png")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_the_example_of_the_documentation(
+    folder: Path, labels: ImageClassifier, sizes: ImageClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- example -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert found
+    monkeypatch.chdir(folder)
+    exec(found[1], {})

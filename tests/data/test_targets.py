@@ -56,6 +56,7 @@ def test_an_empty_cell_is_a_problem_where_classes_are_told_apart(tmp_path: Path)
     found = scan_source(write_table(tmp_path, "red;big", "", "red"))
     assert found.class_names == ("red", "red;big")
     assert [problem.reason for problem in found.problems] == ["no label"]
+    assert "1 labels have a ';'" in found.warnings[0]
 
 
 def test_folders_say_one_class(tmp_path: Path) -> None:

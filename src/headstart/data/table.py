@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from headstart.data.scan import SIDES, Manifest, Problem, Sample, read_sample, scan_folder
-from headstart.data.targets import normalise_label
+from headstart.data.targets import SEPARATOR, normalise_label
 from headstart.errors import DatasetError, did_you_mean
 from headstart.task import CLASSIFICATION, REGRESSION, Task
 
@@ -96,7 +96,19 @@ def scan_table(
             samples.append(found)
         else:
             problems.append(found)
-    return Manifest(tuple(samples), tuple(problems), task=task)
+    warnings = tuple(_describe_labels(samples)) if task is CLASSIFICATION else ()
+    return Manifest(tuple(samples), tuple(problems), warnings, task)
+
+
+def _describe_labels(samples: Iterable[Sample]) -> Iterator[str]:
+    """A sentence where photos seem to have several labels."""
+    found = [sample.label for sample in samples if SEPARATOR in sample.label]
+    if found:
+        yield (
+            f"{len(found)} labels have a {SEPARATOR!r} and are taken for classes, such as "
+            f"{found[0]!r}. Several labels of a photo are the task multilabel "
+            '(--task multilabel, ImageClassifier(task="multilabel")).'
+        )
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
