@@ -292,6 +292,7 @@ def test_parameters_are_read_and_set() -> None:
         "group_by": None,
         "budget_seconds": None,
         "keep_thumbnails": False,
+        "task": "classification",
     }
     assert classifier.set_params(seed=4, runtime="tensorflow") is classifier
     assert (classifier.seed, classifier.runtime) == (4, "tensorflow")

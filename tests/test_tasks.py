@@ -16,13 +16,15 @@ import pytest
 from conftest import encode
 from typer.testing import CliRunner
 
-from headstart import ImageClassifier, load
+from headstart import ImageClassifier, fine_tune, load
 from headstart.bundle import load_bundle
 from headstart.cli.commands import app
+from headstart.data.table import scan_source
 from headstart.errors import BundleError, HeadstartError
 from headstart.evaluation.labels import LabelsEvaluation
 from headstart.evaluation.values import ValueEvaluation
 from headstart.suggestions import suggest_photos
+from headstart.task import REGRESSION
 
 PHOTOS = 60
 
@@ -210,10 +212,17 @@ def test_what_a_task_has_not_is_refused_by_name(
 
 def test_what_needs_classes_refuses_numbers(sizes: ImageClassifier, folder: Path) -> None:
     from headstart.explain import Explainer
+    from headstart.exports import Exporting
     from headstart.predictor import Predictor
     from headstart.report import write_report
+    from headstart.small import expand
+
+    class Dataset:
+        def as_numpy_iterator(self) -> Any:
+            raise AssertionError("nothing is read")
 
     bundle = folder / "sizes.headstart"
+    numbers = scan_source(folder / "sizes.csv", task=REGRESSION)
     for ask in (
         lambda: Explainer(bundle),
         lambda: write_report(bundle),
@@ -222,6 +231,10 @@ def test_what_needs_classes_refuses_numbers(sizes: ImageClassifier, folder: Path
         lambda: sizes.predict_sets([folder / "0.png"]),
         lambda: sizes.save(folder / "small.headstart", small=True),
         lambda: Predictor(bundle, precision=0.99),
+        lambda: expand(sizes.bundle),
+        lambda: Exporting(bundle),
+        lambda: fine_tune("efficientnet-lite0", numbers),
+        lambda: ImageClassifier(task="regression").fit(Dataset()),
     ):
         with pytest.raises(HeadstartError, match="task regression"):
             ask()
@@ -264,3 +277,10 @@ def test_the_example_of_the_documentation(
     assert found
     monkeypatch.chdir(folder)
     exec(found[1], {})
+
+
+def test_scikit_learn_knows_what_is_predicted() -> None:
+    from sklearn.base import is_classifier, is_regressor
+
+    assert is_regressor(ImageClassifier(task="regression"))
+    assert is_classifier(ImageClassifier(task="multilabel"))

@@ -194,7 +194,9 @@ class ImageClassifier(Answers, Keeping, Parameters):
         is_open = isinstance(self.backbone, str) and self.backbone == "auto"
         prefix = None if is_open else load_prefix(self.backbone)
         with stopwatch.step("scan"):
-            X, y = unpack_dataset(X) if hasattr(X, "as_numpy_iterator") else (X, y)
+            if hasattr(X, "as_numpy_iterator"):
+                require_task(task, "Training from a tf.data.Dataset")
+                X, y = unpack_dataset(X)
             scanned, tested = self._scan(X, y, test, task)
         choice, compared = None, 0.0
         if prefix is None:

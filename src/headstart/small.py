@@ -88,6 +88,7 @@ def expand(bundle: Bundle) -> Bundle:
         BundleError: It is damaged, or does not fit the catalogue's backbone.
         MissingPackageError: It is not in the cache, and what makes it is not installed.
     """
+    require_task(bundle.task, "The small variant of a bundle")
     key = _Key(digest_manifest(bundle.manifest), SMALL, bundle.image_size)
     data = get_converted(key, ".headstart", (), lambda: _rebuild(bundle))
     return parse_bundle(data, bundle.path)

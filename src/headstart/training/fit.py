@@ -25,7 +25,7 @@ from headstart.features.extract import Features, Progress
 from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
-from headstart.task import CLASSIFICATION, REGRESSION, Task
+from headstart.task import CLASSIFICATION, REGRESSION, Task, require_task
 from headstart.training.anytime import FirstPass
 from headstart.training.backbone_choice import BackboneChoice
 from headstart.training.climb import Climb
@@ -155,6 +155,7 @@ def train(
     Raises:
         DatasetError, CacheError, BoundaryError, BudgetError: With what to do.
     """
+    require_task(manifest.task, "This training")
     check_classes(manifest)
     everything = join_manifests(manifest, test)
     import_solver_beside()
