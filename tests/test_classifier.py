@@ -224,7 +224,8 @@ def test_the_keras_model_agrees_with_the_bundle(trained: Any, paths: list[Path])
 def test_it_shows_itself(trained: Any) -> None:
     assert repr(trained) == (
         "ImageClassifier(backbone='efficientnet-lite0', recipe=None, unfreeze=None, seed=0, "
-        "runtime='auto', group_by=None, budget_seconds=None, keep_thumbnails=False)"
+        "runtime='auto', group_by=None, budget_seconds=None, keep_thumbnails=False, "
+        "task='classification')"
     )
     assert "<table>" in trained._repr_html_()
     assert "not fitted yet" in ImageClassifier()._repr_html_()

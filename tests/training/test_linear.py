@@ -97,3 +97,8 @@ def test_no_other_threshold_gives_a_higher_f1() -> None:
         others = [f1_score(truth[:, column], rows[:, column] >= t) for t in rows[:, column]]
         assert ours == pytest.approx(max(others))
     assert choose_thresholds(rows[:, :1], np.zeros((100, 1))) == (0.5,)
+
+
+def test_photos_with_equal_probabilities_are_not_parted() -> None:
+    rows, truth = np.array([[0.9], [0.5], [0.5], [0.5], [0.5]]), np.array([[1], [1], [0], [0], [0]])
+    assert choose_thresholds(rows, truth) == (0.7,)
