@@ -240,6 +240,15 @@ def test_what_needs_classes_refuses_numbers(sizes: ImageClassifier, folder: Path
             ask()
 
 
+@pytest.mark.parametrize("command", ["compare", "serve"])
+def test_commands_for_classes_refuse_numbers(
+    command: str, sizes: ImageClassifier, folder: Path
+) -> None:
+    result = CliRunner().invoke(app, [command, str(folder / "sizes.headstart")])
+    assert isinstance(result.exception, HeadstartError)
+    assert "task regression; accepted: classification" in str(result.exception)
+
+
 def test_a_bundle_without_thresholds_or_of_an_unknown_task_is_refused(
     labels: ImageClassifier, tmp_path: Path
 ) -> None:
