@@ -18,7 +18,8 @@ FOLDER = Path(__file__).parent / "golden"
 
 def test_the_present_format_has_its_file() -> None:
     assert {path.stem for path in FOLDER.glob("*.headstart")} == {
-        f"format{number}{variant}" for number in range(1, FORMAT + 1) for variant in ("", "-small")
+        "format1-small",  # of classification alone
+        *(f"format{number}" for number in range(1, FORMAT + 1)),
     }
 
 

@@ -20,11 +20,11 @@ REPOSITORY = Path(__file__).parent.parent
 # Whoever is in a row imports from lower rows, or from its own row where that is not row 2.
 ROWS = {
     **dict.fromkeys(("errors", "files"), 0),
-    **dict.fromkeys(("recipe", "budget"), 1),
+    **dict.fromkeys(("recipe", "budget", "task"), 1),
     **dict.fromkeys(("data", "models", "runtimes", "engines", "evaluation"), 2),
     **dict.fromkeys(("bundle", "small", "parameters", "runs"), 3),
     **dict.fromkeys(("album", "features"), 4),
-    **dict.fromkeys(("training", "export", "explain", "predictor", "answers"), 5),
+    **dict.fromkeys(("training", "export", "explain", "predictor", "answers", "measuring"), 5),
     "suggestions": 6,
     **dict.fromkeys(("classifier", "keeping", "report", "exports", "tracking"), 6),
     **dict.fromkeys(("cli", "server", "testing"), 7),
@@ -341,6 +341,8 @@ LARGER_FUNCTIONS: dict[str, str] = {
     "classifier.fit": "one call is one training; its settings are given by keyword",
     "training.library.make_dataset": "its settings are given by keyword",
     "training.plan.make_plan": "its settings are given by keyword",
+    "models.heads.attach_head": "its settings are given by keyword",
+    "training.targets.train_targets": "as training.fit.train",
     "training.fit.train": "one call is one training; its settings are given by keyword",
 }
 

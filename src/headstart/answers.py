@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from headstart.bundle import Bundle
 from headstart.data.labelled import list_photos
+from headstart.data.targets import normalise_label, split_labels
 from headstart.errors import HeadstartError
 from headstart.evaluation.trust import COVERAGE
-from headstart.predictor import Predictor
+from headstart.evaluation.values import measure_r2
+from headstart.predictor import Prediction, Predictor
+from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, require_task
 
 Photos = str | Path | Sequence[Any]
 
@@ -29,8 +32,8 @@ class Answers:
         """What is predicted with."""
         raise NotImplementedError
 
-    def predict(self, X: Photos, *, views: int = 1) -> npt.NDArray[np.str_]:
-        """``(photo,)`` class names.
+    def predict(self, X: Photos, *, views: int = 1) -> Any:
+        """``(photo,)`` class names; a list of tuples of labels; or ``(photo,)`` numbers.
 
         Args:
             X: Photos: paths, encoded bytes, Pillow images or uint8 arrays; a single path, or a
@@ -41,9 +44,12 @@ class Answers:
             HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
         """
         # First, because it says when fit was not called.
-        best = self.predict_proba(X, views=views).argmax(1)
-        names: npt.NDArray[np.str_] = self.classes_[best]
-        return names
+        found, task = self._predict_all(X, views), self.bundle.task
+        if task is MULTILABEL:
+            return [prediction.labels for prediction in found]
+        if task is REGRESSION:
+            return np.array([prediction.value for prediction in found], np.float64)
+        return np.array([prediction.label for prediction in found], self.classes_.dtype)
 
     def predict_proba(self, X: Photos, *, views: int = 1) -> npt.NDArray[np.float32]:
         """``(photo, class)`` probabilities, columns in the order of `classes_`.
@@ -55,17 +61,54 @@ class Answers:
         Raises:
             HeadstartError: A photo cannot be read (with its name), or `fit` was not called.
         """
-        rows: list[npt.NDArray[np.float32]] = []
+        found = self._predict_all(X, views)
+        require_task(self.bundle.task, "A probability", MULTILABEL)
+        rows = [prediction.probabilities for prediction in found]
+        return np.array(rows, np.float32).reshape(len(rows), len(self.classes_))
+
+    def _predict_all(self, X: Photos, views: int) -> list[Prediction[Any]]:
+        """Of photos all of which can be read."""
         predictor = self.predictor if views == 1 else Predictor(self.bundle, views=views)
+        return self._predict_with(predictor, X)
+
+    def _predict_with(self, predictor: Predictor, X: Photos) -> list[Prediction[Any]]:
+        found: list[Prediction[Any]] = []
         for prediction in predictor.predict(list_photos(X)):
             if prediction.problem is not None:
-                shown = prediction.item if isinstance(prediction.item, (str, Path)) else len(rows)
+                shown = prediction.item if isinstance(prediction.item, (str, Path)) else len(found)
                 raise HeadstartError(
                     f"Photo {shown} cannot be predicted: {prediction.problem}. To go on past such "
                     "photos use classifier.predictor.predict, which gives the reason per photo."
                 )
-            rows.append(prediction.probabilities)
-        return np.array(rows, np.float32).reshape(len(rows), len(self.classes_))
+            found.append(prediction)
+        return found
+
+    def predict_intervals(
+        self, X: Photos, *, coverage: float = COVERAGE
+    ) -> npt.NDArray[np.float64]:
+        """``(photo, 2)``: for each photo the interval that the number is in.
+
+        Args:
+            X: Photos, see `predict`.
+            coverage: Share of the intervals that shall hold the truth: 0.8, 0.9, 0.95 or 0.99.
+
+        Raises:
+            HeadstartError: A photo cannot be read, it predicts no numbers, too few photos were
+                trained on for this coverage, or `fit` was not called.
+        """
+        predictor = Predictor(self.bundle, coverage=coverage)
+        if predictor.task is not REGRESSION:
+            raise HeadstartError(
+                f"There are intervals of numbers only; this classifier has the task "
+                f"{predictor.task.name}. For classes there is predict_sets."
+            )
+        found = [prediction.interval for prediction in self._predict_with(predictor, X)]
+        if None in found:
+            raise HeadstartError(
+                f"Too few photos were trained on for intervals of the coverage {coverage:g}; ask "
+                "for less, or train on more."
+            )
+        return np.array(found, np.float64).reshape(len(found), 2)
 
     def predict_sets(self, X: Photos, *, coverage: float = COVERAGE) -> list[tuple[str, ...]]:
         """For each photo the classes among which the truth is, the most probable first.
@@ -78,6 +121,7 @@ class Answers:
             HeadstartError: A photo cannot be read, no thresholds were fitted (too few training
                 photos), or `fit` was not called.
         """
+        require_task(self.bundle.task, "A prediction set")
         predictor = Predictor(self.bundle, coverage=coverage)
         if predictor.trust is None:
             raise HeadstartError(
@@ -92,8 +136,22 @@ class Answers:
         return found
 
     def score(self, X: Photos, y: Sequence[Any]) -> float:
-        """Accuracy on photos with labels, as scikit-learn's scorers expect it."""
+        """Accuracy on photos with labels, as scikit-learn's scorers expect it.
+
+        Of several labels the share of photos with exactly the right ones, of numbers R².
+        """
+        task = self.bundle.task
+        if task is not CLASSIFICATION:
+            return self._score_targets(X, [normalise_label(label, task) for label in y])
         return float((self.predict(X) == np.asarray(y, str)).mean())
+
+    def _score_targets(self, X: Photos, labels: list[str]) -> float:
+        found = self.predict(X)
+        if self.bundle.task is MULTILABEL:
+            right = [f == split_labels(label) for f, label in zip(found, labels, strict=True)]
+            return float(np.mean(right))
+        truth = np.array([float(label) for label in labels])
+        return measure_r2(found - truth, truth)
 
     @property
     def predictor(self) -> Predictor:

@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from headstart.errors import BundleError, OutputExistsError
-from headstart.evaluation.metrics import Evaluation
-from headstart.evaluation.trust import Trust
+from headstart.evaluation.tasks import read_evaluation, read_trust
 from headstart.files import atomic_write, digest_bytes, sweep_temporary
+from headstart.task import CLASSIFICATION, TASKS, Task, read_task
 
-FORMAT = 1
+FORMAT = max(task.format for task in TASKS.values())
 GRAPH, WEIGHTS, MANIFEST = "graph.onnx", "weights.safetensors", "manifest.json"
 REFERENCES, THUMBNAILS = "references.safetensors", "thumbnails.safetensors"
 # What the backbone's arrays are called in `WEIGHTS`, and what a small variant has in its manifest.
@@ -45,6 +45,8 @@ BACKBONE, SMALL = "backbone/", "small"
 # A manifest is text about at most some hundred thousand photos.
 _MANIFEST_BYTES = 256 * 2**20
 _MOST_PIXELS_PER_SIDE = 4096
+_RECORDS: dict[str, Callable[[Any, Task], Any]]
+_RECORDS = {"evaluation": read_evaluation, "trust": read_trust}
 _REQUIRED: tuple[tuple[str, type], ...] = (
     ("class_names", list),
     ("image_size", int),
@@ -78,8 +80,13 @@ class Bundle:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes in the order of the probabilities."""
+        """Names of the classes (or labels) in the order of the probabilities; or ``value``."""
         return tuple(self.manifest["class_names"])
+
+    @property
+    def task(self) -> Task:
+        """What is told of a photo."""
+        return read_task(self.manifest)
 
     @property
     def image_size(self) -> int:
@@ -136,7 +143,7 @@ def write_archive(
     listed = {
         name: {"sha256": digest_bytes(data), "bytes": len(data)} for name, data in members.items()
     }
-    text = dump_manifest({"format": FORMAT, **manifest, "members": listed})
+    text = dump_manifest({"format": read_task(manifest).format, **manifest, "members": listed})
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, data in {MANIFEST: text, **members}.items():
             # A fixed time stamp: equal contents make equal files.
@@ -286,25 +293,24 @@ def _check_manifest(path: Path, manifest: Any) -> None:
     if not 1 <= manifest["image_size"] <= _MOST_PIXELS_PER_SIDE:
         raise _no_valid(path, "image_size")
     names = manifest["class_names"]
-    if not all(_is_name(name) for name in names) or not len(set(names)) == len(names) >= 2:
+    fewest = read_task(manifest).fewest_names
+    if not all(_is_name(name) for name in names) or not len(set(names)) == len(names) >= fewest:
         raise _no_valid(path, "class_names")
-    _check_records(path, manifest)
+    _check_records(path, manifest, read_task(manifest))
 
 
-def _check_records(path: Path, manifest: dict[str, Any]) -> None:
+def _check_records(path: Path, manifest: dict[str, Any], task: Task) -> None:
     """What is read back as a record, where it is there."""
-    readers: dict[str, Callable[[Any], Any]] = {
-        "evaluation": Evaluation.from_json,
-        "trust": Trust.from_json,
-    }
-    for key, read in readers.items():
+    for key, read in _RECORDS.items():
         if manifest.get(key) is None:
+            if key == "trust" and task is not CLASSIFICATION:
+                raise _no_valid(path, key)  # without thresholds there are no answers
             continue
         try:
-            found = read(manifest[key])
+            found = read(manifest[key], task)
         except ValueError as error:
             raise _no_valid(path, key) from error
-        if isinstance(found, Trust) and not found.fits(len(manifest["class_names"])):
+        if key == "trust" and not found.fits(len(manifest["class_names"])):
             raise _no_valid(path, key)
 
 

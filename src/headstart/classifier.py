@@ -13,17 +13,19 @@ from headstart.answers import Answers, Photos
 from headstart.budget import Budget, make_budget
 from headstart.bundle import THUMBNAILS, Bundle, load_bundle
 from headstart.data.labelled import scan_labelled, unpack_dataset
-from headstart.data.scan import Problem
+from headstart.data.scan import Manifest, Problem
 from headstart.data.table import scan_source
 from headstart.errors import HeadstartError, require_package
 from headstart.evaluation.intervals import Estimate
-from headstart.evaluation.metrics import Evaluation
+from headstart.evaluation.tasks import AnyEvaluation, read_evaluation
 from headstart.keeping import Keeping
+from headstart.measuring import describe_trained, evaluate_manifest
 from headstart.parameters import Parameters
-from headstart.predictor import Predictor, describe_trained, evaluate_manifest
+from headstart.predictor import Predictor
 from headstart.recipe import Recipe, choose_recipe
 from headstart.runs import Run
 from headstart.runtimes import AUTO, require_runtime
+from headstart.task import Task, get_task, require_task
 from headstart.tracking import tracked
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class ImageClassifier(Answers, Keeping, Parameters):
         keep_thumbnails: Whether the bundle keeps small pictures of training photos, to be shown
             as the most similar ones beside answers. Whoever has the bundle can see them.
         trackers: ``"tensorboard"`` and ``"mlflow"``, each also with ``=PLACE``: docs/tracking.md.
+        task: What is told of a photo: ``"classification"``, its class; ``"multilabel"``, several
+            labels or none; ``"regression"``, a number. See docs/tasks.md.
 
     Attributes:
         classes_: ``(class,)`` the class names, sorted; after `fit`.
@@ -107,6 +111,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         budget_seconds: float | None = None,
         keep_thumbnails: bool = False,
         trackers: str | Sequence[str] = (),
+        task: str = "classification",
     ) -> None:
         self.backbone = backbone
         self.recipe = recipe
@@ -117,7 +122,8 @@ class ImageClassifier(Answers, Keeping, Parameters):
         self.budget_seconds = budget_seconds
         self.keep_thumbnails = keep_thumbnails
         self.trackers = trackers
-        self.evaluation: Evaluation | None = None
+        self.task = task
+        self.evaluation: AnyEvaluation | None = None
         self.mistakes: tuple[Answer, ...] = ()
         self.problems: tuple[Problem, ...] = ()
         self.flags: tuple[Problem, ...] = ()
@@ -172,48 +178,46 @@ class ImageClassifier(Answers, Keeping, Parameters):
             HeadstartError: One of its kinds, with what to do; `BudgetError` where the budget is
                 less than the least that is needed.
         """
-        budget = budget or make_budget(self.budget_seconds)
+        budget, task = budget or make_budget(self.budget_seconds), get_task(self.task)
         require_package("scipy", "threadpoolctl", "onnx", purpose="training")
         require_runtime(self.runtime)
         if not isinstance(self.seed, int) or self.seed < 0:
             raise HeadstartError(f"seed is {self.seed!r}; accepted are whole numbers from 0 on.")
         from headstart.models.loaders import load_prefix
         from headstart.training.backbone_choice import choose_backbone
-        from headstart.training.fit import train
         from headstart.training.pack import make_bundle
         from headstart.training.rebuild import continue_from
         from headstart.training.record import make_run
         from headstart.training.stopwatch import Stopwatch
+        from headstart.training.targets import choose_training
         from headstart.training.tuning import check_callbacks
 
         check_callbacks(callbacks)
         recipe = self.recipe or ("auto" if budget else "probe")
         recipe, stopwatch = choose_recipe(recipe, unfreeze=self.unfreeze), Stopwatch()
-        if recipe.fine_tune is not None or recipe.name == "search":
-            require_package("tensorflow", "keras", purpose="fine-tuning")
-        if recipe.name == "search":
-            require_package("optuna", purpose="searching for settings")
+        recipe = self._check_recipe(task, recipe, budget)
         is_open = isinstance(self.backbone, str) and self.backbone == "auto"
         prefix = None if is_open else load_prefix(self.backbone)
         with stopwatch.step("scan"):
-            by = self.group_by
-            X, y = unpack_dataset(X) if hasattr(X, "as_numpy_iterator") else (X, y)
-            manifest = scan_source(X, by) if y is None else scan_labelled(X, y, by)
-            tested = scan_source(test, by) if test is not None else None
+            if hasattr(X, "as_numpy_iterator"):
+                require_task(task, "Training from a tf.data.Dataset")
+                X, y = unpack_dataset(X)
+            scanned, tested = self._scan(X, y, test, task)
         choice, compared = None, 0.0
         if prefix is None:
             with stopwatch.step("prefix"):
                 choice = choose_backbone(
-                    manifest, seed=self.seed, runtime=self.runtime, budget=budget
+                    scanned, seed=self.seed, runtime=self.runtime, budget=budget
                 )
             compared = stopwatch.seconds["prefix"]
             prefix = load_prefix(choice.chosen)
         if initial is not None:
             before = initial if isinstance(initial, ImageClassifier) else load(initial)
             prefix = continue_from(prefix, before.bundle, before._trained_backbone)
-        training = train(
+        alone = {"callbacks": callbacks, "budget": budget, "on_plan": on_plan}
+        training = choose_training(task, **alone)(
             prefix,
-            manifest,
+            scanned,
             recipe,
             seed=self.seed,
             runtime=self.runtime,
@@ -222,9 +226,6 @@ class ImageClassifier(Answers, Keeping, Parameters):
             earlier=earlier.manifest.get("split") if earlier else None,
             use_all=y is not None,
             progress=progress,
-            callbacks=callbacks,
-            budget=budget,
-            on_plan=on_plan,
         )
         if training.plan is not None:
             training.plan.finish(stopwatch.report(), compared)
@@ -241,9 +242,28 @@ class ImageClassifier(Answers, Keeping, Parameters):
         self._run = make_run(training, self._bundle, self.seconds, sources)
         return self
 
+    def _check_recipe(self, task: Task, recipe: Recipe, budget: Budget | None) -> Recipe:
+        """Refuse what is not installed or not made for the task; the recipe that is left."""
+        from headstart.training.targets import check_task_recipe
+
+        if recipe.fine_tune is not None or recipe.name == "search":
+            require_package("tensorflow", "keras", purpose="fine-tuning")
+        if recipe.name == "search":
+            require_package("optuna", purpose="searching for settings")
+        if isinstance(self.backbone, str) and self.backbone == "auto":
+            require_task(task, 'The choice of a backbone (backbone="auto")')
+        if self.keep_thumbnails:
+            require_task(task, "Keeping thumbnails, to be shown as similar photos,")
+        return check_task_recipe(recipe, task, budget is not None)
+
+    def _scan(self, X: Any, y: Any, test: Any, task: Task) -> tuple[Manifest, Manifest | None]:
+        by = self.group_by
+        manifest = scan_source(X, by, task) if y is None else scan_labelled(X, y, by, task)
+        return manifest, scan_source(test, by, task) if test is not None else None
+
     # ---- using
 
-    def evaluate(self, photos: str | Path | Any, *, views: int = 1) -> Evaluation:
+    def evaluate(self, photos: str | Path | Any, *, views: int = 1) -> AnyEvaluation:
         """Measure on labelled photos: a folder with one folder per class, or a table.
 
         With ``views`` above 1 the views of each photo are averaged, see `predict`.
@@ -253,7 +273,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         Raises:
             DatasetError: No photos, or a class that the classifier does not know.
         """
-        manifest = scan_source(photos)
+        manifest = scan_source(photos, task=self.bundle.task)
         predictor = self.predictor if views == 1 else Predictor(self.bundle, views=views)
         evaluation, problems = evaluate_manifest(predictor, manifest, self.seed)
         self.problems = problems
@@ -319,10 +339,11 @@ def load(path: str | Path) -> ImageClassifier:
         manifest["backbone"]["name"],
         recipe=manifest["recipe"]["name"],
         seed=manifest["seed"],
+        task=bundle.task.name,
         keep_thumbnails=THUMBNAILS in bundle.members,
     )
     classifier._bundle = bundle
     classifier.classes_ = np.array(bundle.class_names)
     if manifest.get("evaluation"):
-        classifier.evaluation = Evaluation.from_json(manifest["evaluation"])
+        classifier.evaluation = read_evaluation(manifest["evaluation"], bundle.task)
     return classifier

@@ -29,6 +29,7 @@ from headstart.evaluation.pages.plots import get_heat_colours
 from headstart.predictor import read_photo
 from headstart.runtimes.onnx_maps import MapGraph, find_maps
 from headstart.runtimes.onnx_runtime import open_outputs
+from headstart.task import require_task
 
 Item = TypeVar("Item")
 Floats = npt.NDArray[np.float32]
@@ -107,6 +108,7 @@ class Explainer:
                 f"Accepted are {', '.join(METHODS)}."
             )
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
+        require_task(self.bundle.task, "A heat map")
         graph, size = self.bundle.members[GRAPH], self.bundle.image_size
         self._maps = None if method == "occlusion" else find_maps(graph, size)
         if self._maps is None and method == "grad-cam":

@@ -38,6 +38,7 @@ from headstart.export.parity import (
 from headstart.files import digest_bytes, make_folder, write_bytes
 from headstart.runs import load_run
 from headstart.runtimes.quiet import start_tensorflow
+from headstart.task import require_task
 
 if TYPE_CHECKING:
     import keras
@@ -109,6 +110,7 @@ class Exporting:
         keep_faulty: bool = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
+        require_task(self.bundle.task, "An export")
         path = self.bundle.path or Path("classifier.headstart")
         self.name = path.name.removesuffix(".headstart")
         self.folder = Path(folder) if folder else path.with_name(f"{self.name}-exports")

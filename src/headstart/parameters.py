@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any, Self
 
+from headstart.task import REGRESSION
+
 
 class Parameters:
     """What scikit-learn expects of a classifier: parameters by name, tags, fitted or not."""
@@ -29,12 +31,14 @@ class Parameters:
         return self
 
     def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
 
+        is_number = getattr(self, "task", "") == REGRESSION.name
         return Tags(
-            estimator_type="classifier",
+            estimator_type="regressor" if is_number else "classifier",
             target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(),
+            classifier_tags=None if is_number else ClassifierTags(),
+            regressor_tags=RegressorTags() if is_number else None,
             input_tags=InputTags(two_d_array=False),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,16 @@ import numpy.typing as npt
 from headstart.album import Album, parse_album
 from headstart.bundle import GRAPH, REFERENCES, THUMBNAILS, Bundle, load_bundle, parse_arrays
 from headstart.data.decode import DECODE_VERSION
-from headstart.data.scan import Manifest, Problem
 from headstart.data.stream import Content, map_photos
 from headstart.data.views import make_view
-from headstart.errors import BundleError, DatasetError, HeadstartError
-from headstart.evaluation.metrics import Evaluation, evaluate
+from headstart.errors import BundleError, HeadstartError
+from headstart.evaluation.labels import LabelTrust
 from headstart.evaluation.novelty import MOST_REFERENCES, find_nearest, measure_distances
-from headstart.evaluation.trust import COVERAGE, PRECISION, Trust, measure_trust, pick
+from headstart.evaluation.tasks import AnyTrust, measure_probability, read_trust
+from headstart.evaluation.trust import COVERAGE, PRECISION, Trust, pick
+from headstart.evaluation.values import ValueTrust
 from headstart.runtimes.onnx_runtime import Head, open_outputs
+from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, require_task
 
 Item = TypeVar("Item")
 
@@ -49,6 +52,12 @@ class Prediction(Generic[Item]):
             where the bundle does not know.
         similar: The most similar training photos, as numbers in `Predictor.album`; empty where the
             bundle has no thumbnails.
+        labels: Where a photo may have several: those whose probability reaches their threshold, in
+            the order of the probabilities; `label` has them with ``;`` between them, and
+            `probability` is that of exactly these, as if labels were independent.
+        value: The number, of a regression; it has no label and no probabilities.
+        interval: In which the truth is, as often as was asked for; None where too few training
+            photos were held out for that.
     """
 
     item: Item
@@ -60,6 +69,9 @@ class Prediction(Generic[Item]):
     is_sure: bool | None = None
     novelty: float | None = None
     similar: tuple[int, ...] = ()
+    labels: tuple[str, ...] | None = None
+    value: float | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def is_novel(self) -> bool | None:
@@ -106,16 +118,31 @@ class Predictor:
                 "or install the Headstart it was trained with (manifest.json, versions)."
             )
         self.class_names = self.bundle.class_names
-        record = self.bundle.manifest.get("trust")
-        self.trust = Trust.from_json(record) if record else None
+        record, self.task = self.bundle.manifest.get("trust"), self.bundle.task
+        known = read_trust(record, self.task) if record else None
+        self.trust = known if isinstance(known, Trust) else None
+        self.target_trust: LabelTrust | ValueTrust | None
+        self.target_trust = None if isinstance(known, Trust) else known
         self.asked = coverage, precision
-        if self.trust is not None:
-            pick(self.trust.thresholds, coverage, "coverage")
-            pick(self.trust.abstentions, precision, "precision")
+        self._check_asked(known)
         self._references = self._read_references()
         self.album = self._read_album()
-        outputs = ("probabilities", *(() if self._references is None else ("features",)))
+        outputs = (self.task.output, *(() if self._references is None else ("features",)))
         self._session = open_outputs(self.bundle.members[GRAPH], outputs)
+
+    def _check_asked(self, known: AnyTrust | None) -> None:
+        """Refuse what there are no thresholds for, and what this task has none of."""
+        coverage, precision = self.asked
+        if isinstance(known, Trust):
+            pick(known.thresholds, coverage, "coverage")
+            pick(known.abstentions, precision, "precision")
+            return
+        if isinstance(known, ValueTrust):
+            known.get_half_width(coverage)
+        elif self.task is not CLASSIFICATION and coverage != COVERAGE:
+            require_task(self.task, "A coverage", REGRESSION)
+        if precision != PRECISION:
+            require_task(self.task, "A precision of sure answers")
 
     def predict(
         self,
@@ -139,7 +166,12 @@ class Predictor:
                         yield Prediction(item, "", 0.0, np.empty(0, np.float32), reason)
 
     def predict_proba(self, items: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """``(photo, class)`` probabilities; a row of NaN where a photo cannot be read."""
+        """``(photo, class)`` probabilities; a row of NaN where a photo cannot be read.
+
+        Raises:
+            HeadstartError: Of numbers there are none.
+        """
+        require_task(self.task, "A probability", MULTILABEL)
         result = np.full((len(items), len(self.class_names)), np.nan, np.float32)
         for row, prediction in enumerate(self.predict(items)):
             if prediction.problem is None:
@@ -152,6 +184,8 @@ class Predictor:
         novelty = float(row[count]) if len(row) > count else None
         similar = tuple(int(number) for number in row[count + 1 :])
         row = row[:count]
+        if self.target_trust is not None:
+            return self._read_target(item, row, self.target_trust)
         best = int(row.argmax())
         answer = Prediction(item, self.class_names[best], float(row[best]), row, novelty=novelty)
         answer = replace(answer, similar=similar)
@@ -161,6 +195,21 @@ class Predictor:
         order = [number for number in row.argsort(kind="stable")[::-1] if found.labels[number]]
         names = tuple(self.class_names[number] for number in order)
         return replace(answer, prediction_set=names, is_sure=found.is_sure)
+
+    def _read_target(
+        self, item: Item, row: npt.NDArray[np.float32], trust: LabelTrust | ValueTrust
+    ) -> Prediction[Item]:
+        """Several labels or a number."""
+        if isinstance(trust, LabelTrust):
+            says = trust.choose(row)
+            named = zip(self.class_names, says, strict=True)
+            labels = tuple(name for name, is_said in named if is_said)
+            odds = measure_probability(row, says)
+            return Prediction(item, ";".join(labels), odds, row, labels=labels)
+        value, width = float(row[0]), trust.get_half_width(self.asked[0])
+        interval = None if width is None else (value - width, value + width)
+        nothing = np.empty(0, np.float32)
+        return Prediction(item, "", math.nan, nothing, value=value, interval=interval)
 
     def _read_references(self) -> npt.NDArray[np.float32] | None:
         if self.trust is None or self.trust.novelty_limit is None:
@@ -249,62 +298,6 @@ class Predictor:
         for number in range(1, self.views):
             # Without a photo's digest: every photo is seen in the same crops.
             yield np.stack([make_view(image, len(image), "", number) for image in images])
-
-
-def evaluate_manifest(
-    predictor: Predictor, manifest: Manifest, seed: int = 0
-) -> tuple[Evaluation, tuple[Problem, ...]]:
-    """Measure a predictor on labelled photos; problems are those of the scan and of reading.
-
-    Raises:
-        DatasetError: No photos, or a class that the classifier does not know.
-    """
-    known = predictor.class_names
-    strange = sorted(set(manifest.class_names) - set(known))
-    if strange:
-        raise DatasetError(
-            f"The photos have classes the classifier does not know: {', '.join(strange)}. "
-            f"It knows: {', '.join(known)}."
-        )
-    rows, labels, groups, problems = [], [], [], list(manifest.problems)
-    novelties: list[float] = []
-    for prediction in predictor.predict(manifest.samples, lambda sample: sample.path):
-        if prediction.problem is not None:
-            problems.append(Problem(prediction.item.path, prediction.problem))
-        else:
-            rows.append(prediction.probabilities)
-            labels.append(known.index(prediction.item.label))
-            groups.append(prediction.item.group or prediction.item.digest)
-            if prediction.novelty is not None:
-                novelties.append(prediction.novelty)
-    if not rows:
-        raise DatasetError(
-            f"No photo could be evaluated; {len(problems)} files have problems, the first: "
-            f"{problems[0].path} ({problems[0].reason})."
-            if problems
-            else "No photos found. Expected is a folder with one folder per class."
-        )
-    found = evaluate(np.array(rows), np.array(labels), known, seed, groups)
-    if predictor.trust is not None:
-        distances = np.array(novelties) if novelties else None
-        owners, asked = np.array(groups), predictor.asked
-        figures = measure_trust(
-            predictor.trust, np.array(rows), distances, np.array(labels), owners, asked
-        )
-        found = replace(found, trust=figures)
-    return found, tuple(problems)
-
-
-def describe_trained(bundle: Bundle, manifest: Manifest) -> Iterator[str]:
-    """A sentence when a measurement counts photos that were trained on."""
-    trained = set((bundle.manifest.get("split") or {}).get("train", ()))
-    count = sum(sample.digest in trained for sample in manifest.samples)
-    if count:
-        yield (
-            f"{count} of these {len(manifest.samples)} photos were trained on, so that the figures "
-            "are too high. Measure on photos of their own; those set aside in training are in its "
-            "evaluation."
-        )
 
 
 def read_photo(item: Any) -> Path | Content:

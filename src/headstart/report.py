@@ -22,6 +22,7 @@ from headstart.features.extract import Progress, extract_manifest
 from headstart.files import write_bytes
 from headstart.models.loaders import load_prefix
 from headstart.runs import Answered, Run, check_bundle, load_run, name_bundle
+from headstart.task import read_task, require_task
 from headstart.training.examine import examine_features
 from headstart.training.findings import Examination
 from headstart.training.learning import measure_learning_curve
@@ -64,6 +65,7 @@ def write_report(
     """
     require_package("jinja2", "matplotlib", purpose="writing a report")
     run = load_run(Path(path))
+    require_task(read_task(run.record), "A report")
     bundle = _find_bundle(Path(path), run)
     curve, sections = _measure(run, progress) if measure else (None, [])
     shown, note = _choose(run.answers)

@@ -37,6 +37,7 @@ from headstart.models.boundary import Prefix, build_prefix_model, digest_arrays
 from headstart.models.loaders import load_backbone, load_prefix
 from headstart.runtimes import onnx_runtime
 from headstart.runtimes.graphs import get_converted
+from headstart.task import require_task
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -50,8 +51,10 @@ def shrink(bundle: Bundle) -> Bundle:
 
     Raises:
         BundleError: The backbone is not in the catalogue, or not as it is here.
+        HeadstartError: It is no classification.
         MissingPackageError: Its weights are not installed.
     """
+    require_task(bundle.task, "The small variant of a bundle")
     prefix = _load_prefix(bundle, "making the small variant of a bundle")
     arrays = parse_arrays(bundle.members[WEIGHTS])
     base, own = _load_arrays(prefix), _list_own(arrays)
@@ -85,6 +88,7 @@ def expand(bundle: Bundle) -> Bundle:
         BundleError: It is damaged, or does not fit the catalogue's backbone.
         MissingPackageError: It is not in the cache, and what makes it is not installed.
     """
+    require_task(bundle.task, "The small variant of a bundle")
     key = _Key(digest_manifest(bundle.manifest), SMALL, bundle.image_size)
     data = get_converted(key, ".headstart", (), lambda: _rebuild(bundle))
     return parse_bundle(data, bundle.path)

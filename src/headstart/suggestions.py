@@ -23,6 +23,7 @@ from headstart.evaluation.selection import measure_margins, select_photos
 from headstart.files import digest_file, dump_table, write_bytes
 from headstart.predictor import Predictor
 from headstart.runtimes.onnx_runtime import open_outputs
+from headstart.task import require_task
 
 Floats = npt.NDArray[np.floating]
 
@@ -150,6 +151,7 @@ def suggest_photos(
     if count < 1:
         raise HeadstartError(f"{count} photos were asked for; accepted are numbers from 1 on.")
     predictor = Predictor(bundle)
+    require_task(predictor.task, "Suggesting photos to label")
     problems: list[Problem] = []
     given = [photos] if isinstance(photos, (str, Path)) else photos
     paths = list(list_files([Path(path) for path in given], problems))

@@ -199,7 +199,7 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     done = run("train", digits_folder, "-o", bundle, "--json")
     found = done.json
     assert set(found) == {
-        *("bundle", "backbone", "recipe", "runtime", "samples", "problems", "flags"),
+        *("bundle", "task", "backbone", "recipe", "runtime", "samples", "problems", "flags"),
         *("evaluation", "validation", "fine_tune", "seconds", "warnings"),
         *("comparison", "cross_validation", "trust", "plan", "backbone_choice"),
     }
@@ -532,7 +532,7 @@ def test_what_is_not_a_bundle_is_refused(
 def test_evaluate(run: Any, trained_bundle: Path, few_digits: Path, tmp_path: Path) -> None:
     found = run("evaluate", trained_bundle, few_digits, "--json").json
     assert set(found) == {
-        *("bundle", "backbone", "recipe", "runtime", "samples", "problems", "evaluation"),
+        *("bundle", "task", "backbone", "recipe", "runtime", "samples", "problems", "evaluation"),
         *("seconds", "warnings"),
     }
     assert found["samples"] == {"train": 0, "validation": 0, "test": 12}

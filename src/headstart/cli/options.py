@@ -52,6 +52,13 @@ PrecisionOption = Annotated[
     float,
     typer.Option(help="Share of the answers that shall be right, else not sure: 0.9, 0.95, 0.99."),
 ]
+TaskOption = Annotated[
+    str,
+    typer.Option(
+        help="What is told of a photo: classification; multilabel (a CSV's labels with ; between "
+        "them); regression (a CSV's numbers). See docs/tasks.md."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the output.")]
 
 # ---- of train: what is trained, and how

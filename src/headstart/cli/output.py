@@ -6,7 +6,7 @@ import contextlib
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,10 +217,16 @@ def write_predictions(
     """Stream predictions to stdout as csv, json lines or text; counts of read and unread."""
     styles: dict[str, type[_CsvRows | _JsonRows | _TextRows]]
     styles = {"csv": _CsvRows, "json": _JsonRows, "text": _TextRows}
-    writer = styles[style](class_names, top_k)
+    return write_all(predictions, styles[style](class_names, top_k).write)
+
+
+def write_all(
+    predictions: Iterable[Prediction[Path]], write: Callable[[Prediction[Path]], None]
+) -> tuple[int, int]:
+    """Write one after the other; counts of read and unread."""
     read = unread = 0
     for prediction in predictions:
-        writer.write(prediction)
+        write(prediction)
         read, unread = (read + 1, unread) if prediction.problem is None else (read, unread + 1)
     sys.stdout.flush()
     return read, unread

@@ -31,21 +31,28 @@ def predict(
     precision: PrecisionOption = PRECISION,
     views: ViewsOption = 1,
 ) -> None:
-    """Predict the class of photos; needs no TensorFlow.
+    """Predict the class (or labels, or number) of photos; needs no TensorFlow.
 
     A photo that cannot be read is a row with the reason; if none can, the exit code is 1. Without
     --csv or --json, a terminal gets lines to read and anything else gets CSV.
     """
     from headstart.cli import output as out
+    from headstart.cli.answers import write_answers
     from headstart.cli.inputs import Input, list_inputs
     from headstart.predictor import Predictor
+    from headstart.task import CLASSIFICATION, require_task
 
     predictor = Predictor(bundle, views=views, coverage=coverage, precision=precision)
+    if top_k > 1:
+        require_task(predictor.task, "A list of the most probable classes (--top-k)")
     style = "json" if as_json else "csv" if as_csv or not sys.stdout.isatty() else "text"
     inputs = list_inputs(paths)
     predictions = predictor.predict(inputs, Input.check)
     rows = (out.with_path(prediction) for prediction in predictions)
-    read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)
+    if predictor.task is CLASSIFICATION:
+        read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)
+    else:
+        read, unread = write_answers(rows, predictor.class_names, style, predictor.task)
     if not read + unread:
         out.stderr().print("no photos were found")
     if unread:
@@ -63,16 +70,18 @@ def evaluate(
     views: ViewsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a bundle on labelled photos, one folder per class."""
+    """Measure a bundle on labelled photos: one folder per class, or a CSV."""
     import time
 
     from headstart.cli import output as out
+    from headstart.cli.answers import print_figures
     from headstart.data.table import scan_source
-    from headstart.predictor import Predictor, describe_trained, evaluate_manifest
+    from headstart.measuring import describe_trained, evaluate_manifest
+    from headstart.predictor import Predictor
 
     start = time.perf_counter()
     predictor = Predictor(bundle, views=views, coverage=coverage, precision=precision)
-    manifest = scan_source(photos)
+    manifest = scan_source(photos, task=predictor.task)
     evaluation, problems = evaluate_manifest(predictor, manifest)
     warnings = (*manifest.warnings, *describe_trained(predictor.bundle, manifest))
     if as_json:
@@ -80,6 +89,7 @@ def evaluate(
         out.print_json(
             {
                 "bundle": str(bundle),
+                "task": predictor.task.name,
                 "backbone": record["backbone"]["name"],
                 "recipe": record["recipe"],
                 "runtime": record["runtime"],
@@ -92,4 +102,4 @@ def evaluate(
         )
         return
     out.print_notes(warnings, problems)
-    out.print_evaluation(evaluation)
+    print_figures(evaluation)

@@ -64,8 +64,11 @@ def compare(
     """Trainings side by side, and each against the first on the test photos that both have."""
     from headstart.cli import output as out
     from headstart.runs import load_run
+    from headstart.task import read_task, require_task
 
     found = [load_run(path) for path in runs]
+    for run in found:
+        require_task(read_task(run.record), f"The comparison of {run.name} with others")
     gains = [compare_runs(found[0], run) for run in found]
     if as_json:
         described = [_describe(run, gain) for run, gain in zip(found, gains, strict=True)]

@@ -21,6 +21,7 @@ from headstart.cli.options import (
     RecipeOption,
     RuntimeOption,
     SeedOption,
+    TaskOption,
     TrackOption,
     UnfreezeOption,
 )
@@ -48,6 +49,7 @@ def train(
     backbone: BackboneOption = "efficientnet-lite0",
     runtime: RuntimeOption = "auto",
     seed: SeedOption = 0,
+    task: TaskOption = "classification",
     keep_thumbnails: Annotated[
         bool,
         typer.Option(
@@ -69,13 +71,17 @@ def train(
     from headstart.bundle import check_output, find_bundle
     from headstart.classifier import ImageClassifier
     from headstart.cli import output as out
+    from headstart.cli.answers import print_figures
     from headstart.cli.plan import print_backbones, print_plan
     from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
     from headstart.recipe import choose_recipe, read_views
     from headstart.runs import check_run_output, name_run
+    from headstart.task import CLASSIFICATION, get_task
 
-    time_limit = begin_budget(budget, recipe)
+    # Without a budget the recipe auto has one of its own, which only classification follows.
+    has_budget = budget is not None or get_task(task) is CLASSIFICATION
+    time_limit = begin_budget(budget, recipe) if has_budget else None
     path = output or _name_bundle(photos)
     check_output(path, force)
     check_run_output(name_run(path), force=True)  # it goes with the bundle
@@ -89,6 +95,7 @@ def train(
         group_by=group_by,
         keep_thumbnails=keep_thumbnails,
         trackers=tuple(track or ()),
+        task=task,
     )
     told, earlier = [print_epoch], find_bundle(path)
     with surviving_hangup():
@@ -113,14 +120,15 @@ def train(
     if classifier.tuning is not None:
         print_tuning(classifier.tuning)
     if classifier.evaluation is not None:
-        out.print_evaluation(classifier.evaluation)
+        print_figures(classifier.evaluation)
     out.print_contrasts(classifier.comparison, classifier.cross_validation)
     if classifier.plan is not None:
         print_plan(classifier.plan, out.stdout())
     out.print_seconds(classifier.seconds)
+    has_report = classifier.bundle.task is CLASSIFICATION
+    more = f", or headstart report {shlex.quote(str(path))}" if has_report else ""
     out.stdout().print(
-        f"saved [bold]{path}[/]; try: headstart predict {shlex.quote(str(path))} PHOTOS, or "
-        f"headstart report {shlex.quote(str(path))}",
+        f"saved [bold]{path}[/]; try: headstart predict {shlex.quote(str(path))} PHOTOS{more}",
         soft_wrap=True,
     )
 
@@ -137,6 +145,7 @@ def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
     manifest = classifier.bundle.manifest
     return {
         "bundle": str(path),
+        "task": manifest["task"],
         "backbone": manifest["backbone"]["name"],
         "recipe": manifest["recipe"],
         "plan": manifest["plan"],

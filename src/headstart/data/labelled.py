@@ -13,16 +13,24 @@ from PIL import Image
 
 from headstart.data.groups import compile_pattern, find_groups
 from headstart.data.scan import Manifest, Problem, Sample, list_files, read_sample
+from headstart.data.targets import normalise_label
 from headstart.errors import DatasetError
 from headstart.files import digest_bytes
+from headstart.task import CLASSIFICATION, Task
 
 
-def scan_labelled(photos: Any, labels: Sequence[Any], group_by: str | None = None) -> Manifest:
+def scan_labelled(
+    photos: Any,
+    labels: Sequence[Any],
+    group_by: str | None = None,
+    task: Task = CLASSIFICATION,
+) -> Manifest:
     """The manifest of photos with labels.
 
     ``photos`` is any iterable of them; those that are not files are called ``photo N`` in lists of
     problems. ``group_by`` is a regular expression on paths as they are given, see
-    `headstart.data.groups.find_groups`.
+    `headstart.data.groups.find_groups`. Labels are as `headstart.data.targets.normalise_label`
+    takes them; a photo whose label cannot be used is a problem.
 
     Raises:
         DatasetError: Not as many labels as photos, or something that is no photo; or ``group_by``
@@ -38,8 +46,15 @@ def scan_labelled(photos: Any, labels: Sequence[Any], group_by: str | None = Non
     samples: list[Sample] = []
     problems: list[Problem] = []
     for number, (photo, label) in enumerate(zip(items, labels, strict=True)):
+        try:
+            # Any text is a class, also an empty one.
+            text = str(label) if task is CLASSIFICATION else normalise_label(label, task)
+        except ValueError as error:
+            is_file = isinstance(photo, (str, Path))
+            problems.append(Problem(Path(photo if is_file else f"photo {number}"), str(error)))
+            continue
         if isinstance(photo, (str, Path)):
-            found = read_sample(Path(photo), str(label), None)
+            found = read_sample(Path(photo), text, None)
             if isinstance(found, Problem):
                 problems.append(found)
                 continue
@@ -50,11 +65,11 @@ def scan_labelled(photos: Any, labels: Sequence[Any], group_by: str | None = Non
             )
         else:
             digest = digest_content(photo)
-            found = Sample(Path(f"photo {number}"), str(label), digest, None, photo)
+            found = Sample(Path(f"photo {number}"), text, digest, None, photo)
         samples.append(found)
     groups, warnings = find_groups([sample.path.as_posix() for sample in samples], pattern)
     grouped = (replace(s, group=group) for s, group in zip(samples, groups, strict=True))
-    return Manifest(tuple(grouped), tuple(problems), tuple(warnings))
+    return Manifest(tuple(grouped), tuple(problems), tuple(warnings), task)
 
 
 def digest_content(photo: Any) -> str:

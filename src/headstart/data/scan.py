@@ -22,8 +22,10 @@ from typing import Any
 
 from headstart.data.decode import LIMITS
 from headstart.data.groups import compile_pattern, find_groups
+from headstart.data.targets import list_names
 from headstart.errors import DatasetError
 from headstart.files import digest_bytes
+from headstart.task import CLASSIFICATION, Task
 
 # Folder names that mean a side of the split rather than a class, as they occur in the wild.
 SIDES = {
@@ -50,7 +52,8 @@ class Sample:
 
     Attributes:
         path: Where it is.
-        label: Its class name; empty when unlabelled.
+        label: Its class name; empty when unlabelled. Of other tasks see
+            `headstart.data.targets.normalise_label`.
         digest: sha256 of the file's bytes: the photo's identity, whatever it is called.
         side: ``"train"``, ``"validation"`` or ``"test"`` when its folder says so, else None.
         content: The photo itself when it is not in a file (bytes, Pillow image, uint8 array).
@@ -81,11 +84,12 @@ class Manifest:
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    task: Task = CLASSIFICATION
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The labels that occur, sorted."""
-        return tuple(sorted({sample.label for sample in self.samples}))
+        """The labels that occur, sorted; of a regression ``value``."""
+        return list_names([sample.label for sample in self.samples], self.task)
 
     def without(self, problems: Iterable[Problem]) -> Manifest:
         """The manifest with some samples turned into problems (found unreadable later)."""

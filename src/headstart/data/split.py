@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.scan import Manifest, Problem, Sample
+from headstart.data.targets import Strata, make_strata
 from headstart.errors import DatasetError
+from headstart.task import CLASSIFICATION, REGRESSION
 
 # Share of the photos that is set aside for the final number when no test folder is given.
 TEST_SHARE = 0.2
@@ -84,8 +86,8 @@ def split_manifest(
     """Assign every sample to train, validation or test.
 
     A given test set (``test``, else folders named so) is used as it is; without one, about 20 % of
-    the groups of each class are set aside. A training photo whose bytes are also in
-    validation or test is not used.
+    the groups of each class (or label, or tenth of the numbers) are set aside. A training photo
+    whose bytes are also in validation or test is not used.
 
     Args:
         manifest: The photos.
@@ -108,13 +110,14 @@ def split_manifest(
     }
     train = [s for s in manifest.samples if s.side in (None, "train")]
     group_of = {sample.digest: sample.digest for sample in manifest.samples} | dict(groups or {})
+    strata = make_strata([s.label for s in manifest.samples], manifest.task)
     source = "folders"
     replaced: list[Sample] = []
     reasons: dict[str, str] = {}
     if test is not None:
         replaced, given["test"] = given["test"], list(test.samples)
     elif not given["test"] and not use_all:
-        side_of, reasons = _choose_sides(train, group_of, seed, read_sides(earlier, seed))
+        side_of, reasons = _choose_sides(train, strata, group_of, seed, read_sides(earlier, seed))
         train, given["test"], replaced = (
             [s for s in train if side_of[s.digest] == side] for side in ("train", "test", "unused")
         )
@@ -126,8 +129,9 @@ def split_manifest(
     leaking += [s for s in train if s.digest in held_out]
     train = [s for s in train if s.digest not in held_out]
     set_aside = tuple(Problem(s.path, reasons[s.digest]) for s in replaced if reasons)
-    lost = {s.label for s in (*leaking, *(replaced if reasons else ()))}
-    _check_sides(train, validation, given["test"], lost, len(set_aside))
+    lost = (*leaking, *(replaced if reasons else ()))
+    if manifest.task is not REGRESSION:
+        _check_sides((train, validation, given["test"]), lost, len(set_aside), strata)
     unused, tested = (*replaced, *leaking), tuple(given["test"])
     return Split(tuple(train), tuple(validation), tested, unused, seed, source, group_of, set_aside)
 
@@ -192,14 +196,19 @@ def _is_below_share(rank: str) -> bool:
 
 
 def _choose_sides(
-    samples: Iterable[Sample], group_of: Mapping[str, str], seed: int, earlier: Mapping[str, str]
+    samples: Iterable[Sample],
+    strata: Strata,
+    group_of: Mapping[str, str],
+    seed: int,
+    earlier: Mapping[str, str],
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The side of each digest; for those that are on none (``"unused"``) the reason."""
     members: dict[str, list[Sample]] = defaultdict(list)
     classes: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         members[group_of[sample.digest]].append(sample)
-        classes[sample.label].add(group_of[sample.digest])
+        for name in strata(sample.label):
+            classes[name].add(group_of[sample.digest])
     before = {g: {earlier.get(s.digest) for s in found} for g, found in members.items()}
     ranks = {group: _rank(group, seed) for group in members}
     tested = {group for group, sides in before.items() if "test" in sides}
@@ -259,9 +268,9 @@ def check_classes(manifest: Manifest) -> None:
     """Refuse photos that no classifier can be made of, before any time is spent on them.
 
     Raises:
-        DatasetError: No photos, or one class.
+        DatasetError: No photos, or one class; without any label, or with one and the same number.
     """
-    names = manifest.class_names
+    names, task = manifest.class_names, manifest.task
     refused = ""
     if manifest.problems:
         first = manifest.problems[0]
@@ -269,6 +278,16 @@ def check_classes(manifest: Manifest) -> None:
             f" {len(manifest.problems)} files could not be used, the first: {first.path} "
             f"({first.reason})."
         )
+    if task is not CLASSIFICATION:
+        needed = (
+            "two different numbers" if task is REGRESSION else "one label and photos without it"
+        )
+        if len({sample.label for sample in manifest.samples}) < 2 or not names:
+            raise DatasetError(
+                f"The task {task.name} needs photos with at least {needed}; there are "
+                f"{len(manifest.samples)} photos.{refused}"
+            )
+        return
     if not names:
         raise DatasetError(f"No photos found.{refused} {_LAYOUT}")
     if len(names) == 1:
@@ -279,13 +298,18 @@ def check_classes(manifest: Manifest) -> None:
 
 
 def _check_sides(
-    train: list[Sample],
-    validation: list[Sample],
-    test: list[Sample],
-    lost_labels: set[str],
+    sides: tuple[list[Sample], list[Sample], list[Sample]],
+    lost: Iterable[Sample],
     set_aside: int,
+    strata: Strata,
 ) -> None:
-    counts = Counter(label for label, _ in {(sample.label, sample.digest) for sample in train})
+    def list_labels(samples: Iterable[Sample]) -> set[str]:
+        return {name for sample in samples for name in strata(sample.label) if name}
+
+    train, validation, test = sides
+    pairs = {(name, sample.digest) for sample in train for name in strata(sample.label) if name}
+    counts = Counter(name for name, _ in pairs)
+    lost_labels = list_labels(lost)
     hint = (
         f" {set_aside} photos were set aside, because their groups hold test photos of the earlier "
         "split by now; with another seed the split starts anew."
@@ -293,7 +317,7 @@ def _check_sides(
         else ""
     )
     for side, samples in (("validation", validation), ("test", test)):
-        strange = sorted({sample.label for sample in samples} - set(counts))
+        strange = sorted(list_labels(samples) - set(counts))
         if strange:
             raise DatasetError(
                 f"The {side} photos have classes without training photos: {', '.join(strange)}. "

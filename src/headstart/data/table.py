@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from headstart.data.scan import SIDES, Manifest, Problem, Sample, read_sample, scan_folder
+from headstart.data.targets import SEPARATOR, normalise_label
 from headstart.errors import DatasetError, did_you_mean
+from headstart.task import CLASSIFICATION, REGRESSION, Task
 
 _REQUIRED, _SPLIT, _GROUP = ("path", "label"), "split", "group"
 
 
-def scan_source(source: str | Path | Any, group_by: str | None = None) -> Manifest:
+def scan_source(
+    source: str | Path | Any, group_by: str | None = None, task: Task = CLASSIFICATION
+) -> Manifest:
     """The manifest of a folder with one folder per class, of a CSV file, or of a DataFrame.
 
     Args:
         source: One of these.
         group_by: Which photos belong together: for a folder a regular expression, see
             `headstart.data.groups.find_groups`, for a table the name of a column.
+        task: What the labels are. Folders only say classes.
 
     Raises:
-        DatasetError: It does not exist, or is none of them; or ``group_by`` does not fit it.
+        DatasetError: It does not exist, or is none of them; or ``group_by`` or the task does not
+            fit it.
     """
     if hasattr(source, "columns") and hasattr(source, "to_dict"):
-        return scan_table(source, group_by=group_by)
+        return scan_table(source, group_by=group_by, task=task)
     if not isinstance(source, (str, Path)):
         raise DatasetError(
             f"{type(source).__name__} is no source of labelled photos; accepted are a folder, a "
@@ -34,12 +40,21 @@ def scan_source(source: str | Path | Any, group_by: str | None = None) -> Manife
         )
     path = Path(source)
     if path.suffix.lower() == ".csv":
-        return scan_table(path, group_by=group_by)
+        return scan_table(path, group_by=group_by, task=task)
+    if task is not CLASSIFICATION:
+        needed = "numbers" if task is REGRESSION else "labels, such as big;red"
+        raise DatasetError(
+            f"{path} is no CSV file: folders say one class of each photo, and the task {task.name} "
+            f"needs a table with the columns path and label, the latter with {needed}."
+        )
     return scan_folder(path, group_by=group_by)
 
 
 def scan_table(
-    table: str | Path | Any, folder: Path | None = None, group_by: str | None = None
+    table: str | Path | Any,
+    folder: Path | None = None,
+    group_by: str | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Manifest:
     r"""The manifest of a table with columns ``path``, ``label``, optionally ``split``, ``group``.
 
@@ -53,6 +68,8 @@ def scan_table(
         folder: What relative paths are relative to; by default the CSV file's folder, or the
             working folder.
         group_by: The column that has the groups; by default ``group``, where there is one.
+        task: What the column ``label`` has: a class, several labels (``big;red``; empty: none of
+            them), or a number.
 
     Raises:
         DatasetError: The file cannot be read, or a column is missing.
@@ -74,12 +91,24 @@ def scan_table(
     samples: list[Sample] = []
     problems: list[Problem] = []
     for number, row in enumerate(rows, start=2):  # the header is line 1
-        found = _scan_row(row, number, folder or Path(), group_by or _GROUP)
+        found = _scan_row(row, number, folder or Path(), group_by or _GROUP, task)
         if isinstance(found, Sample):
             samples.append(found)
         else:
             problems.append(found)
-    return Manifest(tuple(samples), tuple(problems))
+    warnings = tuple(_describe_labels(samples)) if task is CLASSIFICATION else ()
+    return Manifest(tuple(samples), tuple(problems), warnings, task)
+
+
+def _describe_labels(samples: Iterable[Sample]) -> Iterator[str]:
+    """A sentence where photos seem to have several labels."""
+    found = [sample.label for sample in samples if SEPARATOR in sample.label]
+    if found:
+        yield (
+            f"{len(found)} labels have a {SEPARATOR!r} and are taken for classes, such as "
+            f"{found[0]!r}. Several labels of a photo are the task multilabel "
+            '(--task multilabel, ImageClassifier(task="multilabel")).'
+        )
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -112,13 +141,17 @@ def _check_columns(columns: list[str], group_by: str | None) -> None:
         )
 
 
-def _scan_row(row: Mapping[str, Any], number: int, folder: Path, by: str) -> Sample | Problem:
+def _scan_row(
+    row: Mapping[str, Any], number: int, folder: Path, by: str, task: Task
+) -> Sample | Problem:
     name, label, side, group = (_text(row.get(column)) for column in (*_REQUIRED, _SPLIT, by))
     if not name:
         return Problem(Path(f"row {number}"), "no path")
     path = folder / name
-    if not label:
-        return Problem(path, "no label")
+    try:
+        label = normalise_label(label, task)
+    except ValueError as error:
+        return Problem(path, str(error))
     if side and side.lower() not in SIDES:
         return Problem(path, f"split is {side!r}; accepted are train, validation and test")
     found = read_sample(path, label, SIDES[side.lower()] if side else None)

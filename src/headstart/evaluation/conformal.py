@@ -18,15 +18,16 @@ Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
 
 
-def fit_threshold(scores: Floats, coverage: float) -> float:
+def fit_threshold(scores: Floats, coverage: float, otherwise: float = 1.0) -> float:
     """The largest score that a set may have: the ``ceil((n + 1) · coverage)``-th smallest.
 
     Args:
         scores: ``(sample,)`` one minus the probability of the truth, of samples held out.
         coverage: Share of the sets that hold the truth, between 0 and 1.
+        otherwise: See below.
 
     Returns:
-        1.0, which lets every class in, where there are too few samples for the coverage.
+        ``otherwise`` where there are too few samples for the coverage; 1.0 lets every class in.
 
     >>> fit_threshold(np.arange(1, 20) / 20, 0.9)
     0.9
@@ -35,7 +36,7 @@ def fit_threshold(scores: Floats, coverage: float) -> float:
     """
     # Rounded first: (n + 1) · 0.95 is a whole number more often than floats know.
     rank = math.ceil(round((len(scores) + 1) * coverage, 9))
-    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else 1.0
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else otherwise
 
 
 def score_truth(probabilities: Floats, labels: Labels) -> Floats:

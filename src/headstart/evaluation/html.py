@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from html import escape
 
 from headstart.evaluation.metrics import Evaluation
+from headstart.evaluation.tasks import AnyEvaluation
 
 
 def show_evaluation(
     title: str,
-    evaluation: Evaluation | None,
+    evaluation: AnyEvaluation | None,
     warnings: Sequence[str],
     problems: int,
     mistakes: Sequence[tuple[bytes, str]] = (),
@@ -28,6 +29,9 @@ def show_evaluation(
     parts = [f"<p><code>{escape(title)}</code></p>"]
     if evaluation is None:
         parts.append("<p>No evaluation: not fitted yet, or without test photos.</p>")
+    elif not isinstance(evaluation, Evaluation):
+        parts.append(f"<p><strong>{escape(str(evaluation))}</strong></p>")
+        parts.append(_picture_row(mistakes))
     else:
         accuracy = evaluation.accuracy
         parts.append(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from headstart.models.boundary import pool
 from headstart.models.unfreeze import resolve_unfreeze, set_trainable
+from headstart.task import get_task
 
 if TYPE_CHECKING:
     import keras
@@ -21,6 +22,7 @@ def attach_head(
     batchnorm: str = "inference",
     kernel: npt.NDArray[np.float32] | None = None,
     bias: npt.NDArray[np.float32] | None = None,
+    task: str = "classification",
 ) -> keras.Model:
     """A classifier on a backbone: pooling, then Dense with softmax.
 
@@ -38,12 +40,16 @@ def attach_head(
             unfrozen.
         kernel: ``(feature, class)`` start of the Dense layer; random by default.
         bias: ``(class,)`` start of the Dense layer; zero by default.
+        task: ``"classification"``; ``"multilabel"``, with a sigmoid for each label; or
+            ``"regression"``, with a linear output.
 
     Returns:
-        A model from ``(batch, size, size, 3)`` photos to ``(batch, num_classes)`` probabilities.
+        A model from ``(batch, size, size, 3)`` photos to ``(batch, num_classes)`` probabilities,
+        or numbers.
 
     Raises:
-        ValueError: Fewer than two classes.
+        ValueError: Fewer than two classes, or than one label or number.
+        HeadstartError: No such task.
         BoundaryError: Nothing of that name to unfreeze.
 
     >>> from headstart import load_backbone
@@ -56,14 +62,17 @@ def attach_head(
     """
     import keras
 
-    if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2.")
+    kind = get_task(task)
+    if num_classes < kind.fewest_names:
+        raise ValueError(
+            f"num_classes is {num_classes}; {task} needs at least {kind.fewest_names}."
+        )
     backbone.trainable = False
     if unfreeze not in ("none", 0):
         set_trainable(backbone, resolve_unfreeze(backbone, unfreeze, batchnorm))
     photos = keras.Input(backbone.input_shape[1:], name="photos")
     features = pool(backbone(photos, training=False))
-    head = keras.layers.Dense(num_classes, activation="softmax", name="head")
+    head = keras.layers.Dense(num_classes, activation=kind.activation, name="head")
     model = keras.Model(photos, head(features), name=f"{backbone.name}_classifier")
     if kernel is not None:
         head.kernel.assign(kernel)

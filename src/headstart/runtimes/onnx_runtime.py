@@ -16,6 +16,7 @@ from headstart.runtimes import shorten
 from headstart.runtimes.graphs import get_converted
 from headstart.runtimes.onnx_checks import check_graph, import_onnxruntime, limit_memory
 from headstart.runtimes.quiet import start_tensorflow
+from headstart.task import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     import keras
@@ -95,10 +96,25 @@ def _write_erfc(graph: Any, node: Any, name: str, args: list[Any]) -> None:
     graph.make_node("Sub", [one, erf], name=name, outputs=node.output, shapes=shape, dtypes=kind)
 
 
+# What computes a head's activation, by the name that Keras has for it.
+_ACTIVATIONS: dict[str, tuple[str, dict[str, int]]] = {
+    "softmax": ("Softmax", {"axis": 1}),
+    "sigmoid": ("Sigmoid", {}),
+    "linear": ("Identity", {}),
+}
+
+
 def append_head(
-    graph: bytes, kernel: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
+    graph: bytes,
+    kernel: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    task: Task = CLASSIFICATION,
 ) -> bytes:
-    """The graph with ``probabilities`` ``(batch, class)`` as an output beside ``features``."""
+    """The graph with an output beside ``features``: ``probabilities`` ``(batch, class)``.
+
+    Of several labels they are sigmoids, each by itself; of a regression the output is ``values``
+    ``(batch, 1)``.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -112,11 +128,10 @@ def append_head(
     )
     features = model.graph.output[0].name
     nodes.append(helper.make_node("Gemm", [features, "head/kernel", "head/bias"], ["logits"]))
-    nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    kind, attributes = _ACTIVATIONS[task.activation]
+    nodes.append(helper.make_node(kind, ["logits"], [task.output], **attributes))
     shape = ["batch", len(bias)]
-    model.graph.output.append(
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)
-    )
+    model.graph.output.append(helper.make_tensor_value_info(task.output, TensorProto.FLOAT, shape))
     return bytes(model.SerializeToString())
 
 
@@ -142,7 +157,7 @@ class Head:
 
 
 def split_head(graph: bytes) -> Head | None:
-    """The head of a graph that `append_head` has written; None where it ends otherwise.
+    """The head of a classifier's graph by `append_head`; None where it ends otherwise.
 
     The graph must have been checked (`open_graph` does it).
     """

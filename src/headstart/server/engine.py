@@ -20,6 +20,7 @@ from headstart.predictor import Prediction, Predictor
 from headstart.server.lane import Lanes, Photo
 from headstart.server.metrics import Metrics
 from headstart.server.settings import RequestError, Settings
+from headstart.task import require_task
 
 
 class Engine:
@@ -42,6 +43,7 @@ class Engine:
         self.name, self.path = name, path
         self._settings, self._metrics = settings, metrics
         self.predictor = Predictor(path, coverage=settings.coverage, precision=settings.precision)
+        require_task(self.predictor.task, f"Serving {path}")
         self.class_names = self.predictor.class_names
         self.image_size = self.predictor.bundle.image_size
         self.digest = str(self.predictor.bundle.manifest["members"][GRAPH]["sha256"])

@@ -18,17 +18,19 @@ from headstart.data.scan import Manifest, Problem, Sample
 from headstart.data.split import Split, check_classes, list_folds, split_manifest
 from headstart.errors import DatasetError
 from headstart.evaluation.intervals import Estimate
-from headstart.evaluation.metrics import Evaluation
 from headstart.evaluation.novelty import choose_references
+from headstart.evaluation.tasks import AnyEvaluation, AnyTrust
 from headstart.evaluation.trust import Trust
 from headstart.features.extract import Features, Progress
 from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
+from headstart.task import CLASSIFICATION, REGRESSION, Task, require_task
 from headstart.training.anytime import FirstPass
 from headstart.training.backbone_choice import BackboneChoice
 from headstart.training.climb import Climb
 from headstart.training.graph import build_graph
+from headstart.training.linear import LinearHead
 from headstart.training.measure import (
     ENOUGH_TESTED,
     Answer,
@@ -81,13 +83,14 @@ class Training:
         comparison: The result beside simpler ones, on the test photos.
         cross_validation: Accuracy of the probe over all photos, repeatedly cross-validated; None
             where the test photos are many enough.
+        task: What is told of a photo.
     """
 
     class_names: tuple[str, ...]
-    probe: Probe
+    probe: Probe | LinearHead
     split: Split
-    evaluation: Evaluation | None
-    validation: Evaluation | None
+    evaluation: AnyEvaluation | None
+    validation: AnyEvaluation | None
     answers: tuple[Answer, ...]
     problems: tuple[Problem, ...]
     flags: tuple[Problem, ...]
@@ -98,14 +101,20 @@ class Training:
     backbone_choice: BackboneChoice | None = None
     tuning: Tuning | None = None
     graph: bytes = field(default=b"", repr=False)
-    trust: Trust | None = None
+    trust: AnyTrust | None = None
     references: References | None = field(default=None, repr=False)
     comparison: tuple[Contrast, ...] = ()
     cross_validation: Estimate | None = None
+    task: Task = CLASSIFICATION
 
     @property
     def mistakes(self) -> tuple[Answer, ...]:
-        """Test photos that were answered wrongly, the most confident first."""
+        """Test photos that were answered wrongly, the most confident first.
+
+        Of a regression all of them, the largest error first.
+        """
+        if self.task is REGRESSION:
+            return tuple(sorted(self.answers, key=lambda answer: -answer.error))
         wrong = (answer for answer in self.answers if not answer.is_right)
         return tuple(sorted(wrong, key=lambda answer: -answer.probability))
 
@@ -146,8 +155,9 @@ def train(
     Raises:
         DatasetError, CacheError, BoundaryError, BudgetError: With what to do.
     """
+    require_task(manifest.task, "This training")
     check_classes(manifest)
-    everything = _join(manifest, test)
+    everything = join_manifests(manifest, test)
     import_solver_beside()
     with stopwatch.step("prefix"):
         plan = _foretell(prefix, everything, budget, seed, runtime)
@@ -158,13 +168,9 @@ def train(
     )
     for name, seconds in features.seconds.items():
         stopwatch.seconds[name] += seconds
-    readable = {sample.path for sample in features.samples}
-    kept = replace(manifest, samples=_keep(manifest, readable), problems=features.problems)
-    tested = replace(test, samples=_keep(test, readable)) if test else None
     with stopwatch.step("groups"):
         pairs = find_pairs(features)
-        groups = _group(features, pairs)
-    split = split_manifest(kept, seed, tested, groups=groups, earlier=earlier, use_all=use_all)
+    split = divide(features, pairs, (manifest, test), seed, earlier, use_all)
     # Only classes that can be learnt; a tested class without training photos was refused above.
     class_names = tuple(sorted({sample.label for sample in split.train}))
     with stopwatch.step("probe"):
@@ -225,6 +231,35 @@ def train(
     )
 
 
+def divide(
+    features: Features,
+    pairs: Sequence[Pair],
+    manifests: tuple[Manifest, Manifest | None],
+    seed: int,
+    earlier: Any,
+    use_all: bool,
+) -> Split:
+    """The split of the photos that have features; near duplicates stay together.
+
+    Args:
+        features: Of all photos.
+        pairs: Near duplicates among them.
+        manifests: The labelled photos, and those of a separate test, or None.
+        seed: Of the choice.
+        earlier: See `train`.
+        use_all: Likewise.
+
+    Raises:
+        DatasetError: See `split_manifest`.
+    """
+    manifest, test = manifests
+    readable = {sample.path for sample in features.samples}
+    kept = replace(manifest, samples=_keep(manifest, readable), problems=features.problems)
+    tested = replace(test, samples=_keep(test, readable)) if test else None
+    groups = _group(features, pairs)
+    return split_manifest(kept, seed, tested, groups=groups, earlier=earlier, use_all=use_all)
+
+
 def _foretell(
     prefix: Prefix, manifest: Manifest, budget: Budget | None, seed: int, runtime: str
 ) -> Plan | None:
@@ -262,15 +297,21 @@ def _refer(
     return learn_novelty(trust, rows, network.compute(samples)[0], groups)
 
 
-def _join(manifest: Manifest, test: Manifest | None) -> Manifest:
+def join_manifests(manifest: Manifest, test: Manifest | None) -> Manifest:
+    """The photos of both.
+
+    Raises:
+        DatasetError: There are no test photos.
+    """
     if test is None:
         return manifest
     if not test.samples:
         raise DatasetError("The test folder has no photos in class folders.")
-    return Manifest(
-        (*manifest.samples, *test.samples),
-        (*manifest.problems, *test.problems),
-        (*manifest.warnings, *test.warnings),
+    return replace(
+        manifest,
+        samples=(*manifest.samples, *test.samples),
+        problems=(*manifest.problems, *test.problems),
+        warnings=(*manifest.warnings, *test.warnings),
     )
 
 

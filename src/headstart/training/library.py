@@ -24,6 +24,7 @@ from headstart.models.boundary import Boundary, Prefix, cut_prefix, get_boundary
 from headstart.models.heads import attach_head
 from headstart.models.loaders import load_prefix
 from headstart.recipe import choose_recipe
+from headstart.task import require_task
 from headstart.training.fine_tune import tune
 from headstart.training.probe import Probe, fit_probe
 from headstart.training.tuning import Callbacks, Options, Photos, Tuning, check_callbacks
@@ -179,10 +180,13 @@ def scan_given(photos: Any, labels: Sequence[Any] | None) -> Manifest:
 
     Raises:
         DatasetError: They are no photos, or not as many as labels.
+        HeadstartError: They have several labels, or numbers.
     """
     if hasattr(photos, "as_numpy_iterator"):
         photos, labels = unpack_dataset(photos)
-    return scan_photos(photos) if labels is None else scan_labelled(photos, labels)
+    manifest = scan_photos(photos) if labels is None else scan_labelled(photos, labels)
+    require_task(manifest.task, "Fine-tuning")
+    return manifest
 
 
 def _one_pass(

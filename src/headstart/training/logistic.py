@@ -17,15 +17,46 @@ Labels = npt.NDArray[np.integer]
 FINAL_TOLERANCE, PATH_TOLERANCE = 1e-9, 1e-6
 
 
-class Problem:
-    """The training matrix, standardised and rotated once; solved for any rows and strengths.
+class Rotated:
+    """A training matrix, standardised and rotated once, for any rows, targets and strengths.
+
+    Args:
+        features: ``(sample, feature)``.
+        variance: Share of the variance of the standardised features that is kept: the smallest
+            principal axes are dropped, and what is computed becomes an approximation.
+        least: Share of the median deviation that a feature is divided by at least. A feature that
+            hardly moves on the training photos and does on another would outweigh all others.
+
+    Attributes:
+        rotated: ``(sample, axis)``.
+        spread: ``(axis,)`` sums of squares.
+    """
+
+    def __init__(self, features: Floats, variance: float = 1.0, least: float = 0.0) -> None:
+        x = features.astype(np.float32)
+        self._mean = x.mean(0, dtype=np.float64).astype(np.float32)
+        deviation = x.std(0, dtype=np.float64).astype(np.float32)
+        # A feature that never moves carries nothing; dividing by 1 leaves it at zero.
+        self._deviation = np.where(deviation < 1e-6, np.float32(1), deviation)
+        self._deviation = np.maximum(self._deviation, np.float32(least * np.median(deviation)))
+        x = (x - self._mean) / self._deviation
+        self.rotated, self.spread, self._turn_back = _rotate(x, variance)
+
+    def unrotate(self, solution: Floats) -> tuple[Floats, Floats]:
+        """Kernel and bias on raw features."""
+        kernel = self._turn_back(solution[:-1]) / self._deviation[:, None].astype(np.float64)
+        bias = solution[-1] - self._mean.astype(np.float64) @ kernel
+        return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+class Problem(Rotated):
+    """Classes on a rotated training matrix; solved for any rows and strengths.
 
     Args:
         features: ``(sample, feature)``.
         labels: ``(sample,)`` class numbers.
         class_weights: ``(class,)``.
-        variance: Share of the variance of the standardised features that is kept: the smallest
-            principal axes are dropped, and what is computed becomes an approximation.
+        variance: See `Rotated`.
 
     A fold is a subset of rows. Standardisation and rotation are shared by the folds: they see no
     labels, and the rotation does not change any optimum.
@@ -34,13 +65,7 @@ class Problem:
     def __init__(
         self, features: Floats, labels: Labels, class_weights: Floats, variance: float = 1.0
     ) -> None:
-        x = features.astype(np.float32)
-        self._mean = x.mean(0, dtype=np.float64).astype(np.float32)
-        deviation = x.std(0, dtype=np.float64).astype(np.float32)
-        # A feature that never moves carries nothing; dividing by 1 leaves it at zero.
-        self._deviation = np.where(deviation < 1e-6, np.float32(1), deviation)
-        x = (x - self._mean) / self._deviation
-        self.rotated, self._spread, self._turn_back = _rotate(x, variance)
+        super().__init__(features, variance)
         self.num_classes = len(class_weights)
         self._targets = np.eye(self.num_classes, dtype=np.float32)[labels]
         self._weights = class_weights.astype(np.float32)[labels][:, None]
@@ -60,9 +85,7 @@ class Problem:
         if start is None:
             # Curvature of the loss at W = 0: p (1 - p) per class along an axis, and the penalty's.
             share = (1 - 1 / self.num_classes) / self.num_classes
-            curvature = np.append(
-                share * self._spread * (len(x) / len(self.rotated)), share * total
-            )
+            curvature = np.append(share * self.spread * (len(x) / len(self.rotated)), share * total)
         else:
             # At a start that is near, its own, which is far smaller; the mean over the classes.
             logits = x @ start[:-1].astype(np.float32) + start[-1].astype(np.float32)
@@ -98,12 +121,6 @@ class Problem:
         )
         solution: Floats = result.x.reshape(-1, self.num_classes) * scale
         return solution
-
-    def unrotate(self, solution: Floats) -> tuple[Floats, Floats]:
-        """Kernel and bias on raw features."""
-        kernel = self._turn_back(solution[:-1]) / self._deviation[:, None].astype(np.float64)
-        bias = solution[-1] - self._mean.astype(np.float64) @ kernel
-        return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def _rotate(x: Floats, variance: float) -> tuple[Floats, Floats, Callable[[Floats], Floats]]:

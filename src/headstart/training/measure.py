@@ -45,8 +45,9 @@ class Answer:
 
     Attributes:
         sample: The photo, with its true label.
-        answer: The most probable class.
-        probability: Its probability.
+        answer: The most probable class; of several labels those that are said, with ``;`` between
+            them; or the number.
+        probability: Its probability; NaN of a number.
         truth_probability: That of the true class.
         is_sure: Whether the answer is confident enough; None where that is not known.
         novelty: Distance from the training photos as a multiple of what is usual; None likewise.
@@ -64,11 +65,17 @@ class Answer:
         """Whether the answer is the true label."""
         return self.answer == self.sample.label
 
+    @property
+    def error(self) -> float:
+        """Of a number: how far it is from the truth."""
+        return abs(float(self.answer) - float(self.sample.label))
+
     def show(self) -> tuple[bytes, str]:
         """A thumbnail (empty when the photo cannot be read any more) and what to say of it."""
         sample = self.sample
         picture = try_thumbnail(sample.path if sample.content is None else sample.content)
-        says = f"{self.answer} ({self.probability:.0%}), in truth {sample.label}"
+        sure = "" if np.isnan(self.probability) else f" ({self.probability:.0%})"
+        says = f"{self.answer or 'nothing'}{sure}, in truth {sample.label or 'nothing'}"
         return picture, f"{sample.path.name}: {says}"
 
 

@@ -43,7 +43,7 @@ def make_bundle(
         kernel, bias = training.tuning.kernel, training.tuning.bias
     if not graph:
         features_graph = onnx_runtime.get_graph(prefix, lambda: build_prefix_model(prefix))
-        graph = onnx_runtime.append_head(features_graph, kernel, bias)
+        graph = onnx_runtime.append_head(features_graph, kernel, bias, training.task)
     arrays = {"head/kernel": kernel, "head/bias": bias}
     for key, array in _get_weights(prefix).items():
         if not key.startswith("classifier/"):
@@ -82,7 +82,7 @@ def _get_weights(prefix: Prefix) -> dict[str, Any]:
 def _describe(prefix: Prefix, training: Training, seed: int) -> dict[str, Any]:
     split, probe = training.split, training.probe
     return {
-        "task": "single-label",
+        "task": training.task.name,
         "class_names": list(training.class_names),
         "image_size": prefix.image_size,
         "decode_version": DECODE_VERSION,

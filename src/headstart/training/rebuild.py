@@ -11,6 +11,7 @@ from headstart.models.backbones import parse_name
 from headstart.models.boundary import Prefix, change_weights
 from headstart.models.heads import attach_head
 from headstart.models.loaders import load_backbone, load_prefix
+from headstart.task import read_task
 
 if TYPE_CHECKING:
     import keras
@@ -58,6 +59,8 @@ def _load_named(bundle: Bundle) -> keras.Model | None:
 def rebuild_classifier(bundle: Bundle, known: keras.Model | None = None) -> keras.Model:
     """The whole classifier of a bundle as one Keras model: 0-255 RGB photos → probabilities.
 
+    Of a regression it gives the numbers.
+
     Raises:
         BundleError: As `rebuild_backbone`, or the bundle holds no head.
     """
@@ -66,7 +69,8 @@ def rebuild_classifier(bundle: Bundle, known: keras.Model | None = None) -> kera
     if kernel is None or bias is None:
         raise BundleError(f"{bundle.path} is damaged: {WEIGHTS} holds no head.")
     backbone = rebuild_backbone(bundle, known)
-    return attach_head(backbone, len(bundle.class_names), kernel=kernel, bias=bias)
+    task = read_task(bundle.manifest).name
+    return attach_head(backbone, len(bundle.class_names), kernel=kernel, bias=bias, task=task)
 
 
 def continue_from(prefix: Prefix, bundle: Bundle, known: keras.Model | None = None) -> Prefix:
