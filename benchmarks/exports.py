@@ -6,7 +6,9 @@ Heads are fitted on 30 photos of each kind of clothes until at least 90 % of the
 rightly: a flat softmax would prove nothing. EfficientNet-Lite0 is fine-tuned, and also comes as a
 SavedModel of Hub's kind. The networks of Keras have random weights, of which the product's own
 head answers little; then one with a weaker penalty takes its place, which knows the photos to
-compare on, too, so that it has reasons for its answers. VGG16 sees 112 pixels, to be done in
+compare on, too, so that it has reasons for its answers. It is also fitted to the same photos
+resized in two other ways: with random weights small differences of pixels decide, and two good
+ways to decode and resize never give the same pixels. VGG16 sees 112 pixels, to be done in
 minutes. The photos to compare on are test photos of clothing, cut to odd sizes from 60 to 900
 pixels and stored in the eight EXIF orientations, and the examples of EXIF orientations, so that
 the first 100 of all in random order are compared. Beside each export, three twins with a usual
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 import photos as photo_sets
 from measure import make_parser, save_rows
-from PIL import Image
+from PIL import Image, ImageOps
 
 from headstart import ImageClassifier
 from headstart.bundle import GRAPH, WEIGHTS, Bundle, dump_arrays, parse_arrays
@@ -93,7 +95,8 @@ def fit_head(classifier: ImageClassifier, paths: list[Path], labels: list[str]) 
     from sklearn.linear_model import LogisticRegression
 
     bundle = classifier.bundle
-    squares = [decode_photo(path.read_bytes(), bundle.image_size) for path in paths]
+    squares = [square for read in READINGS for square in _read_all(paths, bundle.image_size, read)]
+    labels = labels * len(READINGS)
     run = open_outputs(bundle.members[GRAPH], ("features",))
     features = np.concatenate([run(square[None])[0] for square in squares]).astype(np.float64)
     mean, deviation = features.mean(0), features.std(0)
@@ -113,6 +116,22 @@ def fit_head(classifier: ImageClassifier, paths: list[Path], labels: list[str]) 
     members = {GRAPH: graph.SerializeToString(), WEIGHTS: dump_arrays(arrays)}
     classifier._bundle = Bundle({**bundle.manifest, "trust": None}, members)
     classifier._predictor = None
+
+
+# Decoding as the product does, and the central square by other filters.
+READINGS = (None, Image.Resampling.BILINEAR, Image.Resampling.BOX)
+
+
+def _read_all(paths: list[Path], size: int, filter_: Image.Resampling | None) -> list[Any]:
+    """``(size, size, 3)`` uint8 of each photo; a filter takes the place of the product's."""
+    if filter_ is None:
+        return [decode_photo(path.read_bytes(), size) for path in paths]
+    squares = []
+    for path in paths:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+        squares.append(np.asarray(ImageOps.fit(upright, (size, size), filter_)))
+    return squares
 
 
 def gather(folder: Path) -> Path:

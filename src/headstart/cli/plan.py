@@ -45,6 +45,7 @@ def plan(
     trained. With settings of fine-tuning, such as --unfreeze all, the plan has that step.
     """
     from headstart.cli import output as out
+    from headstart.data.table import scan_source
     from headstart.recipe import choose_recipe, read_views
     from headstart.training.foresee import foresee
 
@@ -52,9 +53,8 @@ def plan(
     recipe = choose_recipe("auto", views=read_views(augment), **settings)
     limit = begin_budget(budget, recipe.name)
     found = foresee(
-        photos,
+        scan_source(photos, group_by),
         backbone=backbone,
-        group_by=group_by,
         runtime=runtime,
         seed=seed,
         budget=limit,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from headstart.budget import Budget
+from headstart.data.scan import Manifest
 from headstart.data.split import check_classes
-from headstart.data.table import scan_source
 from headstart.models.loaders import load_prefix
 from headstart.recipe import FineTune, Recipe
 from headstart.runtimes import AUTO, require_runtime
@@ -22,10 +19,9 @@ _TESTED = 0.2
 
 
 def foresee(
-    photos: str | Path | Any,
+    manifest: Manifest,
     *,
     backbone: str = "efficientnet-lite0",
-    group_by: str | None = None,
     runtime: str = AUTO,
     seed: int = 0,
     budget: Budget | None = None,
@@ -37,9 +33,8 @@ def foresee(
     one that would fit.
 
     Args:
-        photos: As for `ImageClassifier.fit`.
+        manifest: Labelled photos.
         backbone: Whose features are used, or ``"auto"``.
-        group_by: As in `ImageClassifier`.
         runtime: What computes the prefix.
         seed: Which photos are timed.
         budget: What there is.
@@ -50,7 +45,6 @@ def foresee(
             than the least that is needed.
     """
     require_runtime(runtime)
-    manifest = scan_source(photos, group_by)
     check_classes(manifest)
     if backbone == "auto":
         choice = choose_backbone(manifest, seed=seed, runtime=runtime, budget=budget)
