@@ -10,7 +10,7 @@ STEPS = (
     ("lint", "ruff", "check", "."),
     ("types", "mypy"),
     # Two processes: each uses more than a core at times, and TensorFlow's memory in both.
-    ("tests", "pytest", "-n", "2", "--dist", "loadfile", *sys.argv[1:]),
+    ("tests", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", *sys.argv[1:]),
 )
 
 

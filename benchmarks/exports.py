@@ -7,7 +7,7 @@ rightly: a flat softmax would prove nothing. EfficientNet-Lite0 is fine-tuned, a
 SavedModel of Hub's kind. The networks of Keras have random weights, of which the product's own
 head answers little; then one with a weaker penalty takes its place, which knows the photos to
 compare on, too, so that it has reasons for its answers. It is also fitted to the same photos
-resized in two other ways: with random weights small differences of pixels decide, and two good
+resized in three other ways: with random weights small differences of pixels decide, and two good
 ways to decode and resize never give the same pixels. VGG16 sees 112 pixels, to be done in
 minutes. The photos to compare on are test photos of clothing, cut to odd sizes from 60 to 900
 pixels and stored in the eight EXIF orientations, and the examples of EXIF orientations, so that
@@ -58,10 +58,9 @@ def train(name: str, folder: Path, photos: Path) -> tuple[ImageClassifier, float
         backbone = f"hub:{save_hub(folder)}"
     else:
         from headstart import load_backbone
-        from headstart.testing import settle
 
         backbone = load_backbone(name, weights=None, image_size=SIZES.get(name))
-        settle(backbone)  # as random weights come, deep layers would give the same for every photo
+        settle(backbone, paths[::5])
     found = ImageClassifier(backbone, recipe=recipe).fit(paths, labels)
     accuracy = found.score(paths, labels)
     if accuracy < FITTED:
@@ -76,6 +75,28 @@ def train(name: str, folder: Path, photos: Path) -> tuple[ImageClassifier, float
     return found, accuracy
 
 
+def settle(backbone: Any, paths: list[Path]) -> None:
+    """Let a network of random weights tell photos apart by more than single pixels.
+
+    Its depthwise kernels become blurs, and its normalisations get the statistics of photos: as
+    random weights come, deep layers give the same for all photos but for their finest details.
+    """
+    from keras.layers import BatchNormalization, DepthwiseConv2D
+
+    norms = [layer for layer in backbone.layers if isinstance(layer, BatchNormalization)]
+    for layer in backbone.layers:
+        if isinstance(layer, DepthwiseConv2D):
+            layer.kernel.assign(np.abs(layer.kernel.numpy()))
+    kept = [norm.momentum for norm in norms]
+    backbone.trainable = True  # frozen, it would use the statistics that it has
+    for norm in norms:
+        norm.momentum = 0.0
+    backbone(np.stack(_read_all(paths, backbone.input_shape[1], None)), training=True)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+    backbone.trainable = False
+
+
 def save_hub(folder: Path) -> Path:
     """EfficientNet-Lite0 as the SavedModel that another tool would make of it."""
     import keras
@@ -83,13 +104,16 @@ def save_hub(folder: Path) -> Path:
     from headstart import load_backbone
 
     backbone = load_backbone("efficientnet-lite0")
-    photos = keras.Input(backbone.input_shape[1:])  # with values from 0 to 1, as Hub's have
-    keras.Model(photos, backbone(255 * photos)).export(folder / "saved-model", verbose=False)
+    scaling = backbone.layers[1].get_config()  # of values from 0 to 255; Hub's are from 0 to 1
+    photos = keras.Input(backbone.input_shape[1:])
+    network = keras.Model(backbone.layers[1].output, backbone.output)
+    scaled = keras.layers.Rescaling(255 * scaling["scale"], scaling["offset"])(photos)
+    keras.Model(photos, network(scaled)).export(folder / "saved-model", verbose=False)
     return folder / "saved-model"
 
 
 def fit_head(classifier: ImageClassifier, paths: list[Path], labels: list[str]) -> None:
-    """Put the head with the strongest penalty into the bundle that fits 95 % of the photos."""
+    """Put the head with the strongest penalty into the bundle that fits 99 % of the photos."""
     import onnx
     from onnx import numpy_helper
     from sklearn.linear_model import LogisticRegression
@@ -100,11 +124,11 @@ def fit_head(classifier: ImageClassifier, paths: list[Path], labels: list[str]) 
     run = open_outputs(bundle.members[GRAPH], ("features",))
     features = np.concatenate([run(square[None])[0] for square in squares]).astype(np.float64)
     mean, deviation = features.mean(0), features.std(0)
-    deviation[deviation < 1e-9 * max(deviation.max(), 1e-30)] = np.inf  # the same for all photos
+    deviation = np.maximum(deviation, np.median(deviation))  # as the product's own
     rows = (features - mean) / deviation
     for strength in 10.0 ** np.arange(-5, 4, 0.5):
         head = LogisticRegression(C=strength, max_iter=3000).fit(rows, labels)
-        if head.score(rows, labels) >= 0.95:
+        if head.score(rows, labels) >= 0.99:
             break
     kernel = (head.coef_ / deviation).T.astype(np.float32)
     bias = (head.intercept_ - (mean / deviation) @ head.coef_.T).astype(np.float32)
@@ -119,7 +143,8 @@ def fit_head(classifier: ImageClassifier, paths: list[Path], labels: list[str]) 
 
 
 # Decoding as the product does, and the central square by other filters.
-READINGS = (None, Image.Resampling.BILINEAR, Image.Resampling.BOX)
+_WAYS = Image.Resampling
+READINGS = (None, _WAYS.HAMMING, _WAYS.BILINEAR, _WAYS.BICUBIC)
 
 
 def _read_all(paths: list[Path], size: int, filter_: Image.Resampling | None) -> list[Any]:

@@ -32,10 +32,12 @@ import numpy as np
 import photos
 from measure import make_parser, save_rows
 from peers.predict_then_sklearn import choose_with_sklearn, solve_with_sklearn
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from headstart.data.scan import Sample
 from headstart.data.split import list_folds
+from headstart.training.logistic import LEAST
 from headstart.training.probe import STRENGTHS, fit_probe, softmax
 
 OURS = "headstart"
@@ -54,6 +56,17 @@ class Task:
     def num_classes(self) -> int:
         """Number of classes."""
         return int(self.labels.max()) + 1
+
+
+class Scaler(StandardScaler):  # type: ignore[misc]
+    """Divides by the deviation of a feature, and at least by the median one."""
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Scaler:
+        """As scikit-learn's, with the floor."""
+        super().fit(X, y, sample_weight)
+        deviation = np.sqrt(self.var_)
+        self.scale_ = np.maximum(self.scale_, LEAST * np.median(deviation))
+        return self
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ def by_sklearn(
     task: Task, strengths: tuple[float, ...], threads: int | None, **settings: Any
 ) -> Solution:
     """scikit-learn's solution; one strength is solved, several are chosen from."""
+    settings["scaler"] = Scaler()  # the problem that ours solves
     with threadpool_limits(threads, user_api="blas"):
         if len(strengths) == 1:
             fitted = solve_with_sklearn(task.features, task.labels, strengths[0], **settings)
@@ -98,10 +112,10 @@ def by_sklearn(
 
 
 def objective(task: Task, solution: Solution) -> float:
-    """What both minimise: the summed cross-entropy plus the penalty on standardised features."""
+    """What both minimise: the summed cross-entropy plus the penalty on scaled features."""
     probabilities = solution.predict_proba(task.features)
     chosen = probabilities[np.arange(len(task.labels)), task.labels]
-    deviation = task.features.std(0, dtype=np.float64)
+    deviation = Scaler().fit(task.features.astype(np.float64)).scale_
     penalty = float(((solution.kernel * deviation[:, None]) ** 2).sum()) / (2 * solution.strength)
     return float(-np.log(chosen).sum()) + penalty
 

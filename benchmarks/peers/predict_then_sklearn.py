@@ -19,7 +19,12 @@ import numpy as np
 
 
 def choose_with_sklearn(
-    features: np.ndarray, labels: np.ndarray, strengths: Sequence[float], **settings: Any
+    features: np.ndarray,
+    labels: np.ndarray,
+    strengths: Sequence[float],
+    *,
+    scaler: Any = None,
+    **settings: Any,
 ) -> Any:
     """A fitted pipeline with scikit-learn's own choice of the strength."""
     from sklearn.linear_model import LogisticRegressionCV
@@ -33,11 +38,16 @@ def choose_with_sklearn(
         l1_ratios=(0,),  # this and the next are scikit-learn's coming defaults
         use_legacy_attributes=False,
     )
-    return make_pipeline(StandardScaler(), regression).fit(features, labels)
+    return make_pipeline(scaler or StandardScaler(), regression).fit(features, labels)
 
 
 def solve_with_sklearn(
-    features: np.ndarray, labels: np.ndarray, strength: float, **settings: Any
+    features: np.ndarray,
+    labels: np.ndarray,
+    strength: float,
+    *,
+    scaler: Any = None,
+    **settings: Any,
 ) -> Any:
     """A fitted pipeline at a given strength."""
     from sklearn.linear_model import LogisticRegression
@@ -45,7 +55,7 @@ def solve_with_sklearn(
     from sklearn.preprocessing import StandardScaler
 
     regression = LogisticRegression(C=strength, **{"max_iter": 1000, **settings})
-    return make_pipeline(StandardScaler(), regression).fit(features, labels)
+    return make_pipeline(scaler or StandardScaler(), regression).fit(features, labels)
 
 
 def main() -> None:

@@ -15,18 +15,13 @@ from headstart.models.backbones import BACKBONES, get_backbone
 from headstart.models.boundary import Boundary
 from headstart.testing import check_backbone, measure_sensitivity, settle
 
-# One per convention of preprocessing; benchmarks/backbones.py checks every row.
-ROWS = (
-    "efficientnet-lite0",
-    "keras:vgg16",
-    "keras:mobilenet_v2",
-    "keras:mobilenet_v3_small",
-    "keras:efficientnet_b0",
-    "keras:convnext_tiny",
-)
+# One per convention of preprocessing; benchmarks/backbones.py checks every row in every part.
+ROWS = ("efficientnet-lite0", "keras:mobilenet_v2", "keras:mobilenet_v3_small")
 
-# Of further conventions, as far as the preprocessing and two cuts go. These networks are deep: a
-# minute each, so only where they are asked for; benchmarks/backbones.py checks them, too.
+# As far as the preprocessing and two cuts go.
+LIGHT_ROWS = ("keras:vgg16", "keras:efficientnet_b0", "keras:convnext_tiny")
+
+# These networks are deep: a minute each, so only where they are asked for.
 DEEP_ROWS = ("keras:densenet121", "keras:efficientnet_v2_s")
 
 
@@ -47,18 +42,22 @@ def test_rows_keep_the_contract(name: str) -> None:
     check_backbone(model, get_backbone(name).preprocessing, boundaries=some(model))
 
 
-@pytest.mark.skipif(
+needs_time = pytest.mark.skipif(
     "HEADSTART_TEST_DEEP" not in os.environ, reason="set HEADSTART_TEST_DEEP=1 for deep networks"
 )
-@pytest.mark.parametrize("name", DEEP_ROWS)
-def test_rows_of_deep_networks_keep_the_contract(name: str) -> None:
+
+
+@pytest.mark.parametrize(
+    "name", [*LIGHT_ROWS, *(pytest.param(name, marks=needs_time) for name in DEEP_ROWS)]
+)
+def test_preprocessing_and_cuts_keep_the_contract(name: str) -> None:
     model = load(name)
     kind = get_backbone(name).preprocessing
     check_backbone(model, kind, boundaries=some(model, 2), runtimes=(), with_bundle=False)
 
 
 def test_every_convention_of_the_catalogue_is_checked() -> None:
-    checked = {get_backbone(name).preprocessing for name in (*ROWS, *DEEP_ROWS)}
+    checked = {get_backbone(name).preprocessing for name in (*ROWS, *LIGHT_ROWS, *DEEP_ROWS)}
     assert checked == {spec.preprocessing for spec in BACKBONES.values()}
 
 

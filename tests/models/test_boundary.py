@@ -81,11 +81,11 @@ def test_the_blocks_of_a_family_are_found(name: str) -> None:
     assert next(b.name for b in boundaries if b.step == blocks[-1].first - 1) == before
     assert boundaries[0].name == INPUT
     assert boundaries[-1].shape == model.output_shape[1:]
-    check_cuts(model, every=max(1, len(boundaries) // 6))
+    check_cuts(model, every=max(1, len(boundaries) // 3))
 
 
-def test_every_boundary_of_the_built_in_backbone_cuts() -> None:
-    check_cuts(load_backbone(weights=None, image_size=64), every=3)
+def test_boundaries_of_the_built_in_backbone_cut() -> None:
+    check_cuts(load_backbone(weights=None, image_size=64), every=6)
 
 
 def test_multiply_adds_are_the_catalogues() -> None:

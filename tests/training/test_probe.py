@@ -29,7 +29,9 @@ def make_data(
 def standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x = features.astype(np.float64)
     mean, deviation = x.mean(0), x.std(0)
+    least = np.median(deviation)
     deviation[deviation < 1e-6] = 1
+    deviation = np.maximum(deviation, least)
     return (x - mean) / deviation, mean, deviation
 
 

@@ -31,8 +31,6 @@ from headstart.training.probe import STRENGTHS
 RIDGE_STRENGTHS: tuple[float, ...] = tuple(float(f"{c:.3g}") for c in np.logspace(-6, 2, 25))
 
 _ALONE = {MULTILABEL.name: 0.01, REGRESSION.name: 1e-3}
-# A feature that is silent on nearly all training photos must not decide alone on a new one.
-_LEAST = 0.05
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ class _Labels(Rotated):
     strengths = STRENGTHS
 
     def __init__(self, features: Floats, targets: Floats) -> None:
-        super().__init__(features, least=_LEAST)
+        super().__init__(features)
         self._targets = targets.astype(np.float32)
 
     def measure(self, rows: Floats) -> float:
@@ -208,7 +206,7 @@ class _Ridge(Rotated):
     strengths = RIDGE_STRENGTHS
 
     def __init__(self, features: Floats, targets: Floats) -> None:
-        super().__init__(features, least=_LEAST)
+        super().__init__(features)
         self._targets = targets.astype(np.float64)
         self._scale = max(float(self._targets.std()), 1e-12)
 

@@ -17,28 +17,32 @@ Labels = npt.NDArray[np.integer]
 FINAL_TOLERANCE, PATH_TOLERANCE = 1e-9, 1e-6
 
 
+# Share of the median deviation that a feature is divided by at least. One that hardly moves on the
+# training photos and does on another would outweigh all others, and those that move less than most
+# tell less, above all where photos are few. benchmarks/few_shot.py compares shares.
+LEAST = 1.0
+
+
 class Rotated:
-    """A training matrix, standardised and rotated once, for any rows, targets and strengths.
+    """A training matrix, scaled and rotated once, for any rows, targets and strengths.
 
     Args:
         features: ``(sample, feature)``.
-        variance: Share of the variance of the standardised features that is kept: the smallest
+        variance: Share of the variance of the scaled features that is kept: the smallest
             principal axes are dropped, and what is computed becomes an approximation.
-        least: Share of the median deviation that a feature is divided by at least. A feature that
-            hardly moves on the training photos and does on another would outweigh all others.
 
     Attributes:
         rotated: ``(sample, axis)``.
         spread: ``(axis,)`` sums of squares.
     """
 
-    def __init__(self, features: Floats, variance: float = 1.0, least: float = 0.0) -> None:
+    def __init__(self, features: Floats, variance: float = 1.0) -> None:
         x = features.astype(np.float32)
         self._mean = x.mean(0, dtype=np.float64).astype(np.float32)
         deviation = x.std(0, dtype=np.float64).astype(np.float32)
         # A feature that never moves carries nothing; dividing by 1 leaves it at zero.
         self._deviation = np.where(deviation < 1e-6, np.float32(1), deviation)
-        self._deviation = np.maximum(self._deviation, np.float32(least * np.median(deviation)))
+        self._deviation = np.maximum(self._deviation, np.float32(LEAST * np.median(deviation)))
         x = (x - self._mean) / self._deviation
         self.rotated, self.spread, self._turn_back = _rotate(x, variance)
 
