@@ -207,6 +207,45 @@ def budget() -> list[list[str]]:
     return [header, *rows]
 
 
+def few_shot() -> list[list[str]]:
+    rows, found = [], read("few_shot")
+    sizes = sorted({int(row["photos a class"]) for row in found})
+    for name, network in dict.fromkeys((row["dataset"], row["network"]) for row in found):
+        of = {
+            int(row["photos a class"]): f"{float(row['accuracy']):.1%} ± "
+            f"{100 * float(row['spread']):.1f} ({float(row['CPU seconds']):.1f} s)"
+            for row in found
+            if (row["dataset"], row["network"]) == (name, network)
+        }
+        rows.append([name, network, *(of[size] for size in sizes)])
+    return [["photos", "network", *map(str, sizes)], *rows]
+
+
+def scaling() -> list[list[str]]:
+    found = read("scaling")
+    shares = list(dict.fromkeys(row["share"] for row in found))
+    ours = {row["share"] for row in found if row["ours"]}
+    keys = list(dict.fromkeys((row["dataset"], row["photos a class"]) for row in found))
+    groups = {
+        f"{name}, {size} a class": [
+            row for row in found if (row["dataset"], row["photos a class"]) == (name, size)
+        ]
+        for name, size in keys
+    }
+    rows = []
+    for name, group in {**groups, "mean": found}.items():
+        cells = []
+        for share in shares:
+            of = [row for row in group if row["share"] == share]
+            accuracy, loss = (
+                sum(float(row[key]) for row in of) / len(of) for key in ("accuracy", "log loss")
+            )
+            cells.append(f"{accuracy:.1%} / {loss:.3f}")
+        rows.append([name, *cells])
+    header = [f"**{share}**" if share in ours else share for share in shares]
+    return [["photos", *header], *rows]
+
+
 def regret() -> list[list[str]]:
     of = {(row["photos"], row["count"]): row["regret"] for row in read("regret") if row["regret"]}
     rows = [
@@ -466,7 +505,9 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "learning_curve": learning_curve,
     "quality": quality,
     "budget": budget,
+    "few_shot": few_shot,
     "regret": regret,
+    "scaling": scaling,
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
     "duplicates_worth": duplicates_worth,
