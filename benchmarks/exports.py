@@ -2,18 +2,17 @@
 
     HEADSTART_TEST_PHOTOS=... python benchmarks/exports.py [--networks efficientnet-lite0 ...]
 
-Heads are fitted on 30 photos of each kind of clothes until at least 90 % of them are answered
-rightly: a flat softmax would prove nothing. EfficientNet-Lite0 is fine-tuned, and also comes as a
-SavedModel of Hub's kind. The networks of Keras have random weights, of which the product's own
-head answers little; then one with a weaker penalty takes its place, which knows the photos to
-compare on, too, so that it has reasons for its answers. It is also fitted to the same photos
-resized in three other ways: with random weights small differences of pixels decide, and two good
-ways to decode and resize never give the same pixels. VGG16 sees 112 pixels, to be done in
-minutes. The photos to compare on are test photos of clothing, cut to odd sizes from 60 to 900
-pixels and stored in the eight EXIF orientations, and the examples of EXIF orientations, so that
-the first 100 of all in random order are compared. Beside each export, three twins with a usual
-mistake are judged by the same check: colours in the wrong order, the whole photo squashed without
-a filter, the temperature left out.
+Heads are fitted on 30 photos of each kind of clothes, and on the photos to compare on, until at
+least 90 % of the former are answered rightly: a flat softmax would prove nothing.
+EfficientNet-Lite0 is fine-tuned, and also comes as a SavedModel of Hub's kind. The networks of
+Keras have random weights, of which the product's own head answers little; then one with a weaker
+penalty takes its place, which is also fitted to the same photos resized in three other ways: with
+random weights small differences of pixels decide, and two good ways to decode and resize never
+give the same pixels. VGG16 sees 112 pixels, to be done in minutes. The photos to compare on are
+test photos of clothing, cut to odd sizes from 60 to 900 pixels and stored in the eight EXIF
+orientations, and the examples of EXIF orientations, so that the first 100 of all in random order
+are compared. Beside each export, three twins with a usual mistake are judged by the same check:
+colours in the wrong order, the whole photo squashed without a filter, the temperature left out.
 """
 
 from __future__ import annotations
@@ -61,11 +60,13 @@ def train(name: str, folder: Path, photos: Path) -> tuple[ImageClassifier, float
 
         backbone = load_backbone(name, weights=None, image_size=SIZES.get(name))
         settle(backbone, paths[::5])
-    found = ImageClassifier(backbone, recipe=recipe).fit(paths, labels)
+    # The photos to compare on are known, too, so that there are reasons for their answers.
+    odd = [path for path in sorted(photos.glob("*/*")) if path.parent.name != "any"]
+    known, names = [*paths, *odd], [*labels, *(path.parent.name for path in odd)]
+    found = ImageClassifier(backbone, recipe=recipe).fit(known, names)
     accuracy = found.score(paths, labels)
     if accuracy < FITTED:
-        odd = [path for path in sorted(photos.glob("*/*")) if path.parent.name != "any"]
-        fit_head(found, [*paths, *odd], [*labels, *(path.parent.name for path in odd)])
+        fit_head(found, known, names)
         accuracy = found.score(paths, labels)
     print(f"{name}: training accuracy {accuracy:.3f}", flush=True)
     if accuracy < FITTED:
