@@ -221,6 +221,24 @@ def few_shot() -> list[list[str]]:
     return [["photos", "network", *map(str, sizes)], *rows]
 
 
+def shared_pass() -> list[list[str]]:
+    rows = [
+        [
+            row["trained"],
+            f"{float(row['MB']):.0f} MB",
+            f"{float(row['reading s']):.2f} s",
+            f"{float(row['one network s']):.1f} s",
+            f"{float(row['reading of it']):.1%}",
+            f"{float(row['two apart s']):.1f} s",
+            f"{float(row['two on one reading s']):.1f} s",
+            f"{float(row['times faster together']):.2f}",
+        ]
+        for row in read("shared_pass")
+    ]
+    header = ["trained", "activations", "reading", "an epoch", "reading is", "two epochs apart"]
+    return [[*header, "on one reading", "times faster"], *rows]
+
+
 def scaling() -> list[list[str]]:
     found = read("scaling")
     shares = list(dict.fromkeys(row["share"] for row in found))
@@ -508,6 +526,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "few_shot": few_shot,
     "regret": regret,
     "scaling": scaling,
+    "shared_pass": shared_pass,
     "duplicates": duplicates,
     "duplicates_cost": duplicates_cost,
     "duplicates_worth": duplicates_worth,
