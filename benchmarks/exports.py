@@ -61,7 +61,7 @@ def train(name: str, folder: Path, photos: Path) -> tuple[ImageClassifier, float
         backbone = load_backbone(name, weights=None, image_size=SIZES.get(name))
         settle(backbone, paths[::5])
     # The photos to compare on are known, too, so that there are reasons for their answers.
-    odd = [path for path in sorted(photos.glob("*/*")) if path.parent.name != "any"]
+    odd = sorted(photos.glob("*/*"))
     known, names = [*paths, *odd], [*labels, *(path.parent.name for path in odd)]
     found = ImageClassifier(backbone, recipe=recipe).fit(known, names)
     accuracy = found.score(paths, labels)
@@ -161,7 +161,7 @@ def _read_all(paths: list[Path], size: int, filter_: Image.Resampling | None) ->
 
 
 def gather(folder: Path) -> Path:
-    """The photos to compare on: one folder per class, and one of photos without."""
+    """The photos to compare on: one folder per class, and one of photos of anything."""
     root, target = photo_sets.data_root(), folder / "photos"
     rng = np.random.default_rng(0)
     for number, path in enumerate(sorted((root / "clothing" / "test").glob("*/*"))[::4]):

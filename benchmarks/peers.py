@@ -1,0 +1,154 @@
+"""Accuracy against seconds: Headstart, scikit-learn on features, Keras, fastai, timm, AutoKeras.
+
+    HEADSTART_TEST_PHOTOS=... python benchmarks/peers.py [--torch PYTHON] [--autokeras PYTHON]
+
+All start from the weights of EfficientNet-Lite0 (AutoKeras, which takes no weights of a user, from
+its own search space without any), see the same training photos, and are measured on the same test
+photos, of which none is seen in training. Seconds are those of the whole process, imports included,
+with empty caches; what a peer needs only once (fastai's and timm's: weights under other names) is
+taken off. ``--torch`` and ``--autokeras`` name the interpreters of environments that have the
+peers (peers/torch_peers.py and peers/autokeras_script.py say what is to be installed); without one,
+those rows are left out, and said to be. ``--draw`` only draws docs/peers.svg from the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photos as photo_sets
+from measure import HERE, RESULTS, make_parser, run_child, run_headstart, run_python, save_rows
+
+DATASETS = ("clothing", "ants-bees")
+PICTURE = HERE.parent / "docs" / "peers.svg"
+OURS = {
+    "probe": ("--recipe", "probe"),
+    "auto, 1 min": ("--recipe", "auto", "--budget", "60s"),
+    "auto, 3 min": ("--recipe", "auto", "--budget", "180s"),
+    "auto, 10 min": ("--recipe", "auto", "--budget", "600s"),
+}
+EPOCHS = {"fastai": (1, 3, 8), "timm": (1, 3, 10)}
+
+
+def run_ours(folder: Path, scratch: Path) -> Iterator[dict[str, Any]]:
+    """A row per recipe, each with an empty cache."""
+    from headstart import load
+
+    paths = sorted((folder / "test").glob("*/*"))
+    for number, (setting, options) in enumerate(OURS.items()):
+        bundle, cache = scratch / f"{number}.headstart", scratch / f"cache {number}"
+        child = run_headstart(
+            "train", folder / "train", *options, "--json", "-o", bundle, cache=cache
+        )
+        answers = load(bundle).predict(paths)
+        hits = [a == path.parent.name for a, path in zip(answers, paths, strict=True)]
+        yield {
+            "tool": "Headstart",
+            "setting": setting,
+            "seconds": child.seconds,
+            "accuracy": float(np.mean(hits)),
+        }
+
+
+def run_scripts(folder: Path, scratch: Path) -> Iterator[dict[str, Any]]:
+    """scikit-learn on features, and the usual Keras script."""
+    for tool, script, settings in (
+        ("Keras features, scikit-learn", "predict_then_sklearn.py", [()]),
+        ("Keras script", "keras_script.py", [("--epochs", "3"), ("--epochs", "10")]),
+    ):
+        for options in settings:
+            child = run_python(
+                HERE / "peers" / script, folder, scratch / "a.npz", *options, cache=scratch / "peer"
+            )
+            yield {
+                "tool": tool,
+                "setting": f"{options[1]} epochs" if options else "",
+                "seconds": child.seconds,
+                "accuracy": child.json["accuracy"],
+            }
+
+
+def run_apart(
+    tool: str, python: Path, arguments: tuple[str, ...], setting: str, scratch: Path
+) -> dict[str, Any]:
+    """One row of a peer in an environment of its own."""
+    child = run_child(python, *arguments, cache=scratch / "peer")
+    found = json.loads(child.stdout.strip().splitlines()[-1])
+    return {
+        "tool": tool,
+        "setting": setting,
+        "seconds": child.seconds - found["seconds"].get("apart", 0.0),
+        "accuracy": found["accuracy"],
+        "versions": found["versions"],
+    }
+
+
+def run_all(name: str, options: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one set of photos."""
+    folder = photo_sets.dataset_folder(name, options.limit, scratch)
+    yield from run_ours(folder, scratch)
+    yield from run_scripts(folder, scratch)
+    if options.torch:
+        for tool, counts in EPOCHS.items():
+            for count in counts:
+                script = str(HERE / "peers" / "torch_peers.py")
+                target = str(scratch / f"{tool} {count}.npz")
+                arguments = (script, tool, str(folder), target, "--epochs", str(count))
+                yield run_apart(tool, options.torch, arguments, f"{count} epochs", scratch)
+    if options.autokeras:
+        arguments = (str(HERE / "peers" / "autokeras_script.py"), str(folder))
+        yield run_apart("AutoKeras", options.autokeras, arguments, "one trial", scratch)
+
+
+def draw(rows: list[dict[str, str]]) -> None:
+    """A panel per set of photos; a line per tool."""
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(row["photos"] for row in rows))
+    figure, panels = plt.subplots(1, len(names), figsize=(5 * len(names), 4), squeeze=False)
+    for panel, name in zip(panels[0], names, strict=True):
+        for tool in dict.fromkeys(row["tool"] for row in rows):
+            of = [row for row in rows if (row["photos"], row["tool"]) == (name, tool)]
+            x, y = ([float(row[key]) for row in of] for key in ("seconds", "accuracy"))
+            width = 2.5 if tool == "Headstart" else 1.2
+            panel.plot(x, [100 * value for value in y], "o-", label=tool, linewidth=width)
+        panel.set(title=name, xscale="log", xlabel="seconds, imports included")
+        panel.grid(alpha=0.3)
+    panels[0][0].set_ylabel("accuracy on test photos, %")
+    panels[0][-1].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = make_parser((__doc__ or "").splitlines()[0], has_repeats=False)
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
+    parser.add_argument("--torch", type=Path, help="interpreter with fastai and timm")
+    parser.add_argument("--autokeras", type=Path, help="interpreter with AutoKeras")
+    parser.add_argument("--draw", action="store_true", help="only draw what results/ holds")
+    options = parser.parse_args()
+    if not options.draw:
+        rows: list[dict[str, Any]] = []
+        with tempfile.TemporaryDirectory() as scratch:
+            for name in options.datasets:
+                for row in run_all(name, options, Path(scratch)):
+                    rows.append({"photos": name, "versions": "", **row})
+                    print(rows[-1], flush=True)
+        for tool in ("torch", "autokeras"):
+            if getattr(options, tool) is None:
+                print(f"left out: --{tool} names no interpreter")
+        save_rows("peers", rows, options, is_full=tuple(options.datasets) == DATASETS)
+        if options.limit:
+            return
+    with (RESULTS / "peers.csv").open(encoding="utf-8", newline="") as file:
+        draw(list(csv.DictReader(file)))
+
+
+if __name__ == "__main__":
+    main()
