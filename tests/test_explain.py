@@ -59,7 +59,8 @@ def test_heat_is_where_the_thing_is(things: Any, method: str, corner: tuple[int,
         half = len(found.heat) / 2
         hottest = np.unravel_index(found.heat.argmax(), found.heat.shape)
         assert tuple(int(place >= half) for place in hottest) == corner
-        assert (found.heat.min(), found.heat.max()) == (0, 1)
+        assert 0 <= found.heat.min() < 0.2
+        assert found.heat.max() == 1
 
 
 def test_the_answer_is_that_of_predict(things: Any) -> None:

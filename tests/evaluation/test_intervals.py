@@ -22,7 +22,7 @@ from headstart.evaluation.intervals import (
 )
 from headstart.evaluation.student import student_quantile
 
-DRAWS = 150
+DRAWS = 100
 
 
 def covers(found: Estimate, truth: float) -> bool:

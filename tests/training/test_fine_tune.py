@@ -108,7 +108,7 @@ def test_going_on_from_a_bundle_with_a_new_class(
 
 
 def test_activations_are_computed_once_and_shared_by_what_was_tuned_after_them(
-    tuned: Any, few_digits: Path
+    tuned: Any, few_digits: Path, empty_cache: Path
 ) -> None:
     from headstart.data.scan import scan_folder
 
