@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
@@ -43,6 +44,13 @@ FAMILIES: dict[str, tuple[str, str, str | None, int]] = {
 }
 
 
+# They take ten seconds each, and are of kinds that the others show, too.
+DEEP = {"ResNet50V2", "DenseNet121", "InceptionV3"}
+needs_time = pytest.mark.skipif(
+    "HEADSTART_TEST_DEEP" not in os.environ, reason="set HEADSTART_TEST_DEEP=1 for deep networks"
+)
+
+
 def build(name: str) -> keras.Model:
     size = 96
     return getattr(keras.applications, name)(
@@ -70,7 +78,9 @@ def check_cuts(model: keras.Model, every: int = 1) -> None:
         assert owned == {id(v) for v in model.variables}, "a cut must not copy variables"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=needs_time) if n in DEEP else n for n in FAMILIES]
+)
 def test_the_blocks_of_a_family_are_found(name: str) -> None:
     before, block, stage, count = FAMILIES[name]
     model = build(name)

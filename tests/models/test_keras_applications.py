@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,17 @@ MODULES = {
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+# Building one of these takes ten to twenty seconds.
+DEEP = {"nasnet_mobile", "inception_resnet_v2", "densenet121", "efficientnet_v2_s"}
+needs_time = pytest.mark.skipif(
+    "HEADSTART_TEST_DEEP" not in os.environ, reason="set HEADSTART_TEST_DEEP=1 for deep networks"
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=needs_time) if n in DEEP else n for n in FAMILIES],
+)
 def family(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """A name and its network at its own size, with random weights; not to be changed."""
     return request.param, load_backbone(f"keras:{request.param}", weights=None)
