@@ -164,7 +164,7 @@ def test_without_test_photos_it_says_that_nothing_is_known(
 
 
 def test_a_fine_tuned_run_shows_its_epochs(digits_folder: Path, tmp_path: Path) -> None:
-    recipe = choose_recipe("tune", epochs=2, learning_rate=1e-4)
+    recipe = choose_recipe("tune", unfreeze="last_block", epochs=2, learning_rate=1e-4)
     classifier = ImageClassifier(recipe=recipe).fit(digits_folder)
     folder = classifier.save_run(tmp_path / "tuned.run")
     page = Page(write_report(folder, tmp_path / "page.html", measure=False))

@@ -25,11 +25,11 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
     level: float, power: float, floor: float
 ) -> None:
     held = 0
-    for seed in range(24):
+    for seed in range(16):
         hits, ahead = draw(level, power, floor, seed=seed)
         accuracy = fit_learning_curve(SIZES, hits, np.arange(800), 500, seed).forecast[-1].accuracy
         held += accuracy.low <= ahead[-1] <= accuracy.high
-    assert held >= 20  # 95 % of 24 would be 23
+    assert held >= 13  # 95 % of 16 would be 15
 
 
 def test_a_flat_curve_promises_little() -> None:
