@@ -51,6 +51,7 @@ HOMES = {
     "onnx": (
         "export.",
         "runtimes.onnx_runtime",
+        "runtimes.onnx_cuts",
         "runtimes.onnx_maps",
         "models.efficientnet_lite.onnx_network",
     ),

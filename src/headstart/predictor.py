@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,7 +23,7 @@ from headstart.evaluation.novelty import MOST_REFERENCES, find_nearest, measure_
 from headstart.evaluation.tasks import AnyTrust, measure_probability, read_trust
 from headstart.evaluation.trust import COVERAGE, PRECISION, Trust, pick
 from headstart.evaluation.values import ValueTrust
-from headstart.runtimes.onnx_runtime import Head, open_outputs
+from headstart.runtimes.onnx_runtime import open_outputs
 from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, require_task
 
 Item = TypeVar("Item")
@@ -127,8 +127,8 @@ class Predictor:
         self._check_asked(known)
         self._references = self._read_references()
         self.album = self._read_album()
-        outputs = (self.task.output, *(() if self._references is None else ("features",)))
-        self._session = open_outputs(self.bundle.members[GRAPH], outputs)
+        self.outputs = (self.task.output, *(() if self._references is None else ("features",)))
+        self._session = open_outputs(self.bundle.members[GRAPH], self.outputs)
 
     def _check_asked(self, known: AnyTrust | None) -> None:
         """Refuse what there are no thresholds for, and what this task has none of."""
@@ -251,21 +251,20 @@ class Predictor:
         return rows if similar is None else np.column_stack([rows, similar])
 
     def _compute_view(self, images: npt.NDArray[np.uint8]) -> tuple[_Rows, _Rows | None]:
-        rows, *rest = self._session(images)
-        if rows.shape != (len(images), len(self.class_names)):
+        return self._compare(*self._session(images))
+
+    def finish_outputs(self, outputs: Mapping[str, _Rows]) -> _Rows:
+        """What `compute_rows` gives, of `outputs` of the graph that were computed elsewhere."""
+        rows, similar = self._compare(*(outputs[name] for name in self.outputs))
+        return rows if similar is None else np.column_stack([rows, similar])
+
+    def _compare(self, rows: _Rows, features: _Rows | None = None) -> tuple[_Rows, _Rows | None]:
+        """The rows with novelties, and similar training photos, where they are known."""
+        if rows.shape[1:] != (len(self.class_names),):
             raise BundleError(
                 f"The graph of {self.bundle.path} gives {rows.shape[1:]} probabilities for "
                 f"{len(self.class_names)} classes."
             )
-        return self._compare(rows, rest[0] if rest else None)
-
-    def finish_features(self, features: _Rows, head: Head) -> _Rows:
-        """What `compute_rows` gives, of features that were computed elsewhere."""
-        rows, similar = self._compare(head.compute(features), features)
-        return rows if similar is None else np.column_stack([rows, similar])
-
-    def _compare(self, rows: _Rows, features: _Rows | None) -> tuple[_Rows, _Rows | None]:
-        """The rows with novelties, and similar training photos, where they are known."""
         novelties = self.measure_novelty(features) if features is not None else None
         if novelties is None or features is None or self._references is None:
             return rows, None

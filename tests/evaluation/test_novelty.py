@@ -69,3 +69,15 @@ def test_the_most_similar_come_first() -> None:
 
 def test_equal_photos_have_a_limit_above_zero() -> None:
     assert fit_limit(np.zeros(30)) > 0
+
+
+@pytest.mark.parametrize("count", [1, 8, 9])
+def test_a_few_photos_are_compared_as_many_are(count: int) -> None:
+    rng = np.random.default_rng(0)
+    references = normalise_rows(rng.normal(size=(1300, 64)))  # more than two parts
+    rows = rng.normal(size=(count, 64))
+    cosines = normalise_rows(rows) @ references.T
+    nearest = np.sort(cosines, axis=1)[:, ::-1]
+    found = measure_distances(rows, references, neighbours=2)
+    np.testing.assert_allclose(found, np.sqrt(2 - 2 * nearest[:, 1]), atol=1e-5)
+    assert (find_nearest(rows, references, 1)[:, 0] == cosines.argmax(1)).all()

@@ -98,19 +98,43 @@ def test_a_deadline_of_one_request_is_not_that_of_another(
     assert in_time[0].label
 
 
-def test_another_prefix_is_not_shared(
-    trained_bundle: Path, few_digits: Path, photos: list[bytes], tmp_path: Path
-) -> None:
+def change(bundle: Path, pick: Any, target: Path) -> Path:
+    """The bundle with other weights in one convolution, which ``pick`` takes out of all of them."""
     import onnx
 
-    bundle = load_bundle(trained_bundle)
-    model = onnx.load_from_string(bundle.members[GRAPH])
-    weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    loaded = load_bundle(bundle)
+    model = onnx.load_from_string(loaded.members[GRAPH])
+    used = [name for node in model.graph.node for name in node.input]
+    convolutions = [w for w in model.graph.initializer if len(w.dims) == 4]
+    weights = pick(sorted(convolutions, key=lambda each: used.index(each.name)))
     changed = onnx.numpy_helper.to_array(weights) * 1.5
     weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
-    members = {**bundle.members, GRAPH: model.SerializeToString()}
-    other = tmp_path / "other.headstart"
-    save_bundle(other, bundle.manifest, members)
+    save_bundle(target, loaded.manifest, {**loaded.members, GRAPH: model.SerializeToString()})
+    return target
+
+
+def test_what_follows_the_common_part_is_each_ones_own(
+    bundles: list[Path], photos: list[bytes], tmp_path: Path
+) -> None:
+    paths = [*bundles, change(bundles[0], lambda each: each[-1], tmp_path / "tuned.headstart")]
+    expected = [list(Predictor(path).predict(photos)) for path in paths]
+    assert expected[0][0].probabilities.tolist() != expected[2][0].probabilities.tolist()
+    form = [("file", ("a.png", photo)) for photo in photos]
+    with TestClient(create_app(Registry(paths, Settings()))) as client:
+        address = "/predict?model=digits&model=few&model=tuned"
+        answers = client.post(address, files=form).json()["models"]
+        assert count_computed(client) == len(photos)
+    for answer, said in zip(answers, expected, strict=True):
+        for row, each in zip(answer["results"], said, strict=True):
+            odds = list(row["probabilities"].values())
+            assert odds == pytest.approx(list(each.probabilities), abs=1e-5)
+            assert row["novelty"] == (each.novelty and pytest.approx(each.novelty, abs=1e-4))
+
+
+def test_another_prefix_is_not_shared(
+    trained_bundle: Path, photos: list[bytes], tmp_path: Path
+) -> None:
+    other = change(trained_bundle, lambda each: each[0], tmp_path / "other.headstart")
     with TestClient(create_app(Registry([trained_bundle, other], Settings()))) as client:
         form = {"file": ("a.png", photos[0])}
         client.post("/predict?model=digits&model=other", files=form).raise_for_status()

@@ -23,6 +23,7 @@ MOST_REFERENCES = 4000
 FALSE_ALARMS = 0.05
 # Rows that are compared with all references at once.
 _BLOCK = 512
+_FEW = 8
 
 
 def normalise_rows(features: Floats) -> npt.NDArray[np.float32]:
@@ -82,10 +83,9 @@ def measure_distances(
     if groups is not None:
         names = {name: i for i, name in enumerate(dict.fromkeys((*groups[0], *groups[1])))}
         own, others = (np.array([names[n] for n in side], np.intp) for side in groups)
-    turned = np.ascontiguousarray(references.astype(np.float32).T)
     for start in range(0, len(features), _BLOCK):
         part = slice(start, start + _BLOCK)
-        similar = normalise_rows(features[part]) @ turned
+        similar = _compare(features[part], references)
         if own is not None:
             similar[own[part, None] == others[None, :]] = -1.0
         rank = min(neighbours, similar.shape[1])
@@ -94,9 +94,23 @@ def measure_distances(
     return found
 
 
+def _compare(features: Floats, references: Floats) -> npt.NDArray[np.float32]:
+    """``(sample, reference)`` cosines."""
+    rows, known = normalise_rows(features), references.astype(np.float32, copy=False)
+    if len(rows) > _FEW:
+        return np.asarray(rows @ known.T, np.float32)
+    # Not by BLAS: for a photo or two between others its threads wait actively, for longer than the
+    # network takes, on cores that have other things to do. In parts that stay near the core.
+    found = np.empty((len(rows), len(known)), np.float32)
+    for start in range(0, len(known), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        np.einsum("sf,rf->sr", rows, known[part], out=found[:, part])
+    return found
+
+
 def find_nearest(features: Floats, references: Floats, count: int = 3) -> npt.NDArray[np.intp]:
     """``(sample, count)`` rows of the most similar references, the most similar first."""
-    similar = normalise_rows(features) @ references.astype(np.float32).T
+    similar = _compare(features, references)
     return np.argsort(-similar, axis=1, kind="stable")[:, :count]
 
 

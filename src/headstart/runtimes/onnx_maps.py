@@ -1,12 +1,7 @@
-"""The last feature map of a network, found in its ONNX graph: where Grad-CAM looks.
-
-A bundle's graph is all there is of a backbone that came from a SavedModel or a file; it is the same
-kind of graph for every source, so that one way of looking into it serves all of them.
-"""
+"""The last feature map of a network, found in its ONNX graph: where Grad-CAM looks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +10,7 @@ import numpy.typing as npt
 
 from headstart.errors import require_package
 from headstart.runtimes.onnx_checks import check_graph
+from headstart.runtimes.onnx_cuts import list_cuts, take_outputs, take_rest
 from headstart.runtimes.onnx_runtime import open_session
 
 if TYPE_CHECKING:
@@ -76,8 +72,8 @@ def find_maps(graph: bytes, image_size: int) -> MapGraph | None:
     shapes = _measure_shapes(model, cuts, image_size)
     for name in reversed(cuts):
         if is_map(shapes[name]):
-            first = open_session(_with_outputs(model, [name, "features"]))
-            second = open_session(_cut_before(model, name, shapes[name]))
+            first = open_session(take_outputs(model, [name, "features"]))
+            second = open_session(take_rest(model, name, shapes[name], ["features"]))
             return MapGraph(name, _is_channel_first(shapes[name]), first, second)
     return None
 
@@ -98,72 +94,10 @@ def _is_channel_first(shape: tuple[int, ...]) -> bool:
     return shape[2] == shape[3]
 
 
-def list_cuts(model: onnx.ModelProto, output: str) -> list[str]:
-    """Tensors that alone carry what is known of the photos, in the order of the graph.
-
-    What follows one of them can be computed from it without anything before it.
-    """
-    last_use: dict[str, int] = {}
-    for place, node in enumerate(model.graph.node):
-        last_use.update(dict.fromkeys(node.input, place))
-    last_use[output] = len(model.graph.node)
-    photos = model.graph.input[0].name
-    known, alive = {photos}, {photos}
-    cuts: list[str] = []
-    for place, node in enumerate(model.graph.node):
-        if known.isdisjoint(node.input):
-            continue
-        known.update(node.output)
-        alive.update(node.output)
-        alive = {name for name in alive if last_use.get(name, -1) > place}
-        if len(alive) == 1:
-            cuts += alive
-    return cuts
-
-
 def _measure_shapes(
     model: onnx.ModelProto, names: list[str], image_size: int
 ) -> dict[str, tuple[int, ...]]:
-    session = open_session(_with_outputs(model, names))
+    session = open_session(take_outputs(model, names))
     photo = np.zeros((1, image_size, image_size, 3), np.uint8)
     found = session.run(names, {session.get_inputs()[0].name: photo})
     return {name: np.shape(array) for name, array in zip(names, found, strict=True)}
-
-
-def _with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> bytes:
-    import onnx
-
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    known = {value.name: value for value in model.graph.output}
-    del changed.graph.output[:]
-    for name in names:
-        # Of what lies within, onnxruntime finds type and shape itself.
-        changed.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
-    return bytes(changed.SerializeToString())
-
-
-def _cut_before(model: onnx.ModelProto, name: str, shape: tuple[int, ...]) -> bytes:
-    """The graph from the tensor ``name`` to the features."""
-    import onnx
-
-    wanted, nodes = {"features"}, []
-    for node in reversed(model.graph.node):
-        if wanted.isdisjoint(node.output) or name in node.output:
-            continue
-        nodes.append(node)
-        wanted.update(each for each in node.input if each != name)
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    graph = changed.graph
-    for field in (graph.node, graph.input, graph.output, graph.value_info):
-        del field[:]
-    graph.node.extend(reversed(nodes))
-    kept = [each for each in graph.initializer if each.name in wanted]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    sides = ["batch", *shape[1:]]
-    kind = onnx.TensorProto.FLOAT
-    graph.input.append(onnx.helper.make_tensor_value_info(name, kind, sides))
-    graph.output.append(next(each for each in model.graph.output if each.name == "features"))
-    return bytes(changed.SerializeToString())

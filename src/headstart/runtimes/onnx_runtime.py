@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,60 +133,6 @@ def append_head(
     return bytes(model.SerializeToString())
 
 
-@dataclass(frozen=True)
-class Head:
-    """What `append_head` has put behind a prefix.
-
-    Attributes:
-        kernel: ``(feature, class)``.
-        bias: ``(class,)``.
-        prefix_digest: sha256 of the graph without it.
-    """
-
-    kernel: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32]
-    prefix_digest: str
-
-    def compute(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """``(photo, class)`` probabilities of ``(photo, feature)`` features."""
-        logits = features @ self.kernel + self.bias
-        powers = np.exp(logits - logits.max(1, keepdims=True))
-        return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
-
-
-def split_head(graph: bytes) -> Head | None:
-    """The head of a classifier's graph by `append_head`; None where it ends otherwise.
-
-    The graph must have been checked (`open_graph` does it).
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    model = onnx.load_from_string(graph)
-    parts, inner = model.graph, model.graph.node
-    ends = [(node.op_type, list(node.input), list(node.output)) for node in inner[-2:]]
-    names = [value.name for value in parts.output]
-    arrays = {each.name: each for each in parts.initializer if each.name.startswith("head/")}
-    is_ours = (
-        names == ["features", "probabilities"]
-        and sorted(arrays) == ["head/bias", "head/kernel"]
-        and ends
-        == [
-            ("Gemm", ["features", "head/kernel", "head/bias"], ["logits"]),
-            ("Softmax", ["logits"], ["probabilities"]),
-        ]
-        and not inner[-2].attribute
-    )
-    if not is_ours:
-        return None
-    kernel, bias = (numpy_helper.to_array(arrays[f"head/{name}"]) for name in ("kernel", "bias"))
-    del inner[-2:], parts.output[1]
-    for each in arrays.values():
-        parts.initializer.remove(each)
-    data = model.SerializeToString(deterministic=True)
-    return Head(kernel, bias, hashlib.sha256(data).hexdigest())
-
-
 def open_graph(graph: bytes, output: str | None = None) -> Session:
     """A session on a graph with one uint8 input.
 
@@ -206,9 +150,15 @@ def open_graph(graph: bytes, output: str | None = None) -> Session:
 
 
 def open_outputs(
-    graph: bytes, outputs: Sequence[str] = ()
-) -> Callable[[npt.NDArray[np.uint8]], list[npt.NDArray[np.float32]]]:
-    """As `open_graph`, but for several outputs of one pass; the first by default."""
+    graph: bytes, outputs: Sequence[str] = (), kind: str = "uint8"
+) -> Callable[[npt.NDArray[Any]], list[npt.NDArray[np.float32]]]:
+    """As `open_graph`, but for several outputs of one pass; the first by default.
+
+    Args:
+        graph: A serialised ONNX model.
+        outputs: Their names.
+        kind: Of the only input: ``"uint8"`` of photos, ``"float"`` of what was computed of them.
+    """
     session = open_session(graph)
     names = [value.name for value in session.get_outputs()]
     wanted = list(outputs) or names[:1]
@@ -216,11 +166,11 @@ def open_outputs(
         if name not in names:
             raise BundleError(f"The graph has the outputs {', '.join(names)}, but not {name}.")
     inputs = session.get_inputs()
-    if [value.type for value in inputs] != ["tensor(uint8)"]:
+    if [value.type for value in inputs] != [f"tensor({kind})"]:
         found = ", ".join(f"{value.name} {value.type}" for value in inputs)
-        raise BundleError(f"The graph has the inputs {found or 'none'}; needed is one of uint8.")
+        raise BundleError(f"The graph has the inputs {found or 'none'}; needed is one of {kind}.")
 
-    def run(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+    def run(images: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
         try:
             return list(session.run(wanted, {inputs[0].name: images}))
         except Exception as error:  # onnxruntime's errors share no base but Exception

@@ -19,7 +19,7 @@ from headstart.explain import Explainer, Explanation
 from headstart.predictor import Prediction, Predictor
 from headstart.server.lane import Lanes, Photo
 from headstart.server.metrics import Metrics
-from headstart.server.settings import RequestError, Settings
+from headstart.server.settings import RequestError
 from headstart.task import require_task
 
 
@@ -29,25 +29,24 @@ class Engine:
     Args:
         name: Of the model in addresses.
         path: Of its bundle.
-        settings: Limits.
+        predictor: Of the bundle.
         metrics: Where it counts.
         lanes: Where its photos are decoded and computed.
 
     Raises:
-        BundleError: The bundle cannot be used.
+        BundleError: The graph cannot be computed.
     """
 
     def __init__(
-        self, name: str, path: Path, settings: Settings, metrics: Metrics, lanes: Lanes
+        self, name: str, path: Path, predictor: Predictor, metrics: Metrics, lanes: Lanes
     ) -> None:
-        self.name, self.path = name, path
-        self._settings, self._metrics = settings, metrics
-        self.predictor = Predictor(path, coverage=settings.coverage, precision=settings.precision)
-        require_task(self.predictor.task, f"Serving {path}")
+        self.name, self.predictor, self.path = name, predictor, path
+        self._settings, self._metrics = lanes.settings, metrics
+        require_task(predictor.task, f"Serving {self.path}")
         self.class_names = self.predictor.class_names
         self.image_size = self.predictor.bundle.image_size
         self.digest = str(self.predictor.bundle.manifest["members"][GRAPH]["sha256"])
-        self._lane, self._head = lanes.take(self.predictor)
+        self._lane, self._rest = lanes.take(self.predictor)
         self._answering = 0
         metrics.model.labels(name, self.digest).set(1)
 
@@ -94,8 +93,9 @@ class Engine:
             row = await self._lane.compute(photo, deadline)
         except UnreadablePhotoError as error:
             return Prediction(number, "", 0.0, np.empty(0, np.float32), str(error))
-        if self._head is not None:
-            row = self.predictor.finish_features(row[None], self._head)[0]
+        if self._rest is not None:
+            loop = asyncio.get_running_loop()
+            row = (await loop.run_in_executor(self._lane.computing, self._rest, row[None]))[0]
         return self.predictor.read_row(number, row)
 
     async def decode(self, photo: Photo, deadline: float) -> npt.NDArray[np.uint8]:

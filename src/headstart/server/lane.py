@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +18,20 @@ from headstart.bundle import GRAPH
 from headstart.data.decode_pool import DecodePool
 from headstart.data.stream import BATCH_SIZE, read_image
 from headstart.predictor import Predictor
-from headstart.runtimes.onnx_runtime import Head, open_graph, split_head
+from headstart.runtimes.onnx_cuts import describe_cuts, parse_graph, take_outputs, take_rest
+from headstart.runtimes.onnx_runtime import open_graph, open_outputs
 from headstart.server.metrics import Metrics
 from headstart.server.settings import RequestError, Settings
 
 Photo = bytes | npt.NDArray[np.uint8]
 Row = npt.NDArray[np.float32]
 Compute = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+Rest = Callable[[Row], Row]
+# What leads to a cut, and the side of the photos.
+Key = tuple[str, int]
+
+# Of the operators: to share less would cost more than it saves.
+_LEAST_SHARED = 0.5
 
 
 @dataclass
@@ -66,7 +75,7 @@ class Lane:
         self._tasks: list[asyncio.Task[None]] = []
         self._coming: dict[bytes, asyncio.Task[Row]] = {}
         # The first inference allocates; nobody should wait for it.
-        compute(np.zeros((1, image_size, image_size, 3), np.uint8))
+        self.shape = compute(np.zeros((1, image_size, image_size, 3), np.uint8)).shape[1:]
 
     def start(self) -> None:
         """Begin to work on the queue, for the first user; within a running event loop."""
@@ -183,32 +192,83 @@ class Lane:
 
 
 class Lanes:
-    """Gives engines their lanes: bundles with the same frozen prefix get the same.
+    """Gives engines their lanes: bundles that begin with the same frozen network share one.
 
     Args:
         settings: Limits.
         metrics: Where lanes count.
-        is_shared: Whether there are several bundles; a single one needs no such thing.
+        predictors: Of all bundles that are served from the beginning. What most of them have in
+            common is computed once; one that comes later joins a lane that fits.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, is_shared: bool) -> None:
-        self._settings, self._metrics, self._is_shared = settings, metrics, is_shared
+    def __init__(
+        self, settings: Settings, metrics: Metrics, predictors: Sequence[Predictor]
+    ) -> None:
+        self.settings, self._metrics = settings, metrics
         self._lanes: dict[tuple[str, int], Lane] = {}
+        cuts = [_list_keys(each) for each in predictors] if len(predictors) > 1 else []
+        self._keys = choose_shared([list(each) for each in cuts])
 
-    def take(self, predictor: Predictor) -> tuple[Lane, Head | None]:
-        """A lane, and the head that turns its rows into those of the predictor, if any is left.
+    def take(self, predictor: Predictor) -> tuple[Lane, Rest | None]:
+        """A lane, and what turns its rows into those of the predictor, if anything is left to do.
 
         Raises:
             BundleError: The graph cannot be computed.
         """
-        graph, size = predictor.bundle.members[GRAPH], predictor.bundle.image_size
-        head = split_head(graph) if self._is_shared else None
-        if head is None or head.kernel.shape[1:] != (len(predictor.class_names),):
-            return Lane(predictor.compute_rows, size, self._settings, self._metrics), None
-        key = head.prefix_digest, size
+        cuts = _list_keys(predictor) if self._keys else {}
+        key = next((key for key in reversed(cuts) if key in self._keys), None)
+        size = predictor.bundle.image_size
+        if key is None:
+            return Lane(predictor.compute_rows, size, self.settings, self._metrics), None
+        model, name = _read_graph(predictor), cuts[key]
         lane = self._lanes.get(key)
         if lane is None or lane.is_closed:
-            compute = open_graph(graph, "features")
-            lane = Lane(compute, size, self._settings, self._metrics, is_shared=True)
+            compute = open_graph(take_outputs(model, [name]))
+            lane = Lane(compute, size, self.settings, self._metrics, is_shared=True)
             self._lanes[key] = lane
-        return lane, head
+        return lane, _open_rest(predictor, model, name, lane.shape)
+
+
+def _list_keys(predictor: Predictor) -> dict[Key, str]:
+    """The cuts that are worth to be shared, in the order of the graph, with their tensors."""
+    size = predictor.bundle.image_size
+    cuts = describe_cuts(_read_graph(predictor))
+    return {(cut.digest, size): cut.name for cut in cuts if cut.share >= _LEAST_SHARED}
+
+
+def _read_graph(predictor: Predictor) -> Any:
+    return parse_graph(predictor.bundle.members[GRAPH])  # which the predictor has checked
+
+
+def choose_shared(cuts: Sequence[Sequence[Key]]) -> set[Key]:
+    """Where to cut: what most graphs have in common, the last of these; then of the other graphs.
+
+    Args:
+        cuts: Of each graph, in its order.
+
+    >>> sorted(choose_shared([["a", "b", "c"], ["a", "b", "d"], ["e", "f"], ["e", "f"]]))
+    ['b', 'f']
+    """
+    left = list(cuts)
+    chosen: set[Key] = set()
+    while True:
+        counts = Counter(key for graph in left for key in graph)
+        most = max(counts.values(), default=0)
+        if most < 2:
+            return chosen
+        graph = next(graph for graph in left if any(counts[key] == most for key in graph))
+        key = [key for key in graph if counts[key] == most][-1]
+        chosen.add(key)
+        left = [graph for graph in left if key not in graph]
+
+
+def _open_rest(predictor: Predictor, model: Any, name: str, shape: tuple[int, ...]) -> Rest:
+    """From the rows of a lane to those of a predictor."""
+    outputs = [output for output in predictor.outputs if output != name]
+    run = open_outputs(take_rest(model, name, (1, *shape), outputs), outputs, "float")
+
+    def finish(rows: Row) -> Row:
+        found = dict(zip(outputs, run(rows), strict=True))
+        return predictor.finish_outputs({**found, name: rows})
+
+    return finish

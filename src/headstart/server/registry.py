@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headstart.errors import HeadstartError, did_you_mean
+from headstart.predictor import Predictor
 from headstart.server.engine import Engine
 from headstart.server.lane import Lanes
 from headstart.server.metrics import Metrics
@@ -40,11 +41,16 @@ class Registry:
                 raise HeadstartError(
                     f"Two bundles would be served as {name!r}. Rename one of the files."
                 )
-        self._lanes = Lanes(settings, self.metrics, is_shared=len(paths) > 1)
+        predictors = [self._open(path) for path in paths]
+        self._lanes = Lanes(settings, self.metrics, predictors)
         self.engines = {
-            name: Engine(name, path, settings, self.metrics, self._lanes)
-            for name, path in zip(names, paths, strict=True)
+            name: Engine(name, path, predictor, self.metrics, self._lanes)
+            for name, path, predictor in zip(names, paths, predictors, strict=True)
         }
+
+    def _open(self, path: Path) -> Predictor:
+        settings = self.settings
+        return Predictor(path, coverage=settings.coverage, precision=settings.precision)
 
     def get(self, name: str | None, version: str | None = None) -> Engine:
         """The model of a name; the only one where no name is given.
@@ -73,6 +79,9 @@ class Registry:
         for engine in self.engines.values():
             await engine.stop()
 
+    def _load(self, old: Engine) -> Engine:
+        return Engine(old.name, old.path, self._open(old.path), self.metrics, self._lanes)
+
     async def reload(self) -> None:
         """Load bundles whose files have changed; the old one answers until the new one is warm.
 
@@ -81,9 +90,7 @@ class Registry:
         loop = asyncio.get_running_loop()
         for name, old in list(self.engines.items()):
             try:
-                new = await loop.run_in_executor(
-                    None, Engine, name, old.path, self.settings, self.metrics, self._lanes
-                )
+                new = await loop.run_in_executor(None, self._load, old)
             except HeadstartError as error:
                 _LOGGER.error("%s stays as it was: %s", name, error)
                 continue
