@@ -15,6 +15,11 @@ from PIL import Image
 
 CLASSES, PHOTOS_PER_CLASS = ("0", "1", "2", "3"), 20
 
+needs_time = pytest.mark.skipif(
+    "HEADSTART_TEST_DEEP" not in os.environ,
+    reason="set HEADSTART_TEST_DEEP=1 for deep networks and long trainings",
+)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

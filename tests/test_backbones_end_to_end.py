@@ -13,10 +13,12 @@ import pytest
 from models import saved_models
 from models.keras_files import write_legacy
 from test_lazy import HEAVY, loaded, run
+from typer.testing import CliRunner
 
 import headstart
 from headstart import ImageClassifier, load_backbone
 from headstart.bundle import WEIGHTS, load_bundle
+from headstart.cli.commands import app
 from headstart.data.decode import decode_photo
 from headstart.models import loaders
 from headstart.models.keras_catalogue import ROWS
@@ -55,12 +57,10 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(backbone: str, photos: Path, output: Path) -> Any:
-    """The command in a process of its own; its JSON."""
-    command = [sys.executable, "-m", "headstart", "train", photos, "-o", output, "--json"]
-    done = subprocess.run(
-        [*map(str, command), "--backbone", backbone], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    """The command's JSON."""
+    arguments = ["train", str(photos), "-o", str(output), "--json", "--backbone", backbone]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
 

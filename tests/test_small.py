@@ -160,10 +160,13 @@ def test_fine_tuned_arrays_travel(trained: Any, tmp_path: Path, empty_cache: Pat
 
 
 def test_a_network_of_keras(trained: Any, tmp_path: Path, empty_cache: Path) -> None:
-    name = "keras:vgg16?weights=none&image_size=32"
+    name = "keras:mobilenet?weights=none&image_size=32"
     prefix = load_prefix(name)
-    kernel = np.random.default_rng(0).normal(size=(512, 4)).astype(np.float32)
-    graph = append_head(get_graph(prefix, lambda: build_prefix_model(prefix)), kernel, BIAS)
+    photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    features_graph = get_graph(prefix, lambda: build_prefix_model(prefix))
+    kernel = np.random.default_rng(0).normal(size=(1024, 4)).astype(np.float32)
+    kernel /= open_outputs(features_graph)(photos)[0].std()  # random weights shrink features
+    graph = append_head(features_graph, kernel, BIAS)
     arrays = {f"{BACKBONE}{key}": array for key, array in prefix.load_weights().items()}
     arrays |= {KERNEL: kernel, "head/bias": BIAS}
     record = {"name": name, "is_in_catalogue": True, "weights_digest": prefix.weights_digest}
@@ -173,7 +176,6 @@ def test_a_network_of_keras(trained: Any, tmp_path: Path, empty_cache: Path) -> 
     assert (tmp_path / "keras.headstart").stat().st_size < 50_000
     again = load_bundle(tmp_path / "keras.headstart")
     assert again.members[WEIGHTS] == dump_arrays(arrays)
-    photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     rows = [open_outputs(g, ("probabilities",))(photos)[0] for g in (graph, again.members[GRAPH])]
     np.testing.assert_allclose(*rows, atol=1e-5)
     assert rows[0].std() > 0.01

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import needs_time
 from models import saved_models
 
 from headstart import list_boundaries, load_backbone
@@ -40,11 +40,6 @@ def some(model: Any, count: int = 4) -> tuple[Boundary, ...]:
 def test_rows_keep_the_contract(name: str) -> None:
     model = load(name)
     check_backbone(model, get_backbone(name).preprocessing, boundaries=some(model))
-
-
-needs_time = pytest.mark.skipif(
-    "HEADSTART_TEST_DEEP" not in os.environ, reason="set HEADSTART_TEST_DEEP=1 for deep networks"
-)
 
 
 @pytest.mark.parametrize(

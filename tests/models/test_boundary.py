@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from conftest import needs_time
 
 from headstart import load_backbone
 from headstart.errors import BoundaryError
@@ -46,9 +46,6 @@ FAMILIES: dict[str, tuple[str, str, str | None, int]] = {
 
 # They take ten seconds each, and are of kinds that the others show, too.
 DEEP = {"ResNet50V2", "DenseNet121", "InceptionV3"}
-needs_time = pytest.mark.skipif(
-    "HEADSTART_TEST_DEEP" not in os.environ, reason="set HEADSTART_TEST_DEEP=1 for deep networks"
-)
 
 
 def build(name: str) -> keras.Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from conftest import needs_time
 from keras_files import write_legacy
 
 from headstart import list_boundaries, load_backbone
@@ -48,9 +48,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 # Building one of these takes ten to twenty seconds.
 DEEP = {"nasnet_mobile", "inception_resnet_v2", "densenet121", "efficientnet_v2_s"}
-needs_time = pytest.mark.skipif(
-    "HEADSTART_TEST_DEEP" not in os.environ, reason="set HEADSTART_TEST_DEEP=1 for deep networks"
-)
 
 
 @pytest.fixture(

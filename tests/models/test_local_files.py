@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import needs_time
 
 from headstart import list_boundaries, load, load_backbone
 from headstart.errors import BackboneError
@@ -141,10 +141,7 @@ def test_the_top_is_found_and_left_out(case: str, tmp_path: Path) -> None:
         "MobileNetV3Small",
         pytest.param(
             "ConvNeXtTiny",
-            marks=pytest.mark.skipif(
-                "HEADSTART_TEST_DEEP" not in os.environ,
-                reason="set HEADSTART_TEST_DEEP=1 for deep networks",
-            ),
+            marks=needs_time,
         ),
     ],
 )

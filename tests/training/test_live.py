@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from conftest import needs_time
 from small_network import build_small
 
 import headstart
@@ -105,7 +106,7 @@ def test_a_view_that_is_drawn_is_the_one_that_would_be_cached(few_digits: Path) 
     assert (found != others).any(axis=(1, 2, 3)).all()
 
 
-@pytest.mark.parametrize("unfreeze", ["last_block", "all"])
+@pytest.mark.parametrize("unfreeze", ["last_block", pytest.param("all", marks=needs_time)])
 def test_what_is_interrupted_goes_on_to_the_same_bits(
     unfreeze: str, digits_folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -13,13 +12,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headstart import __version__
 from headstart.errors import HeadstartError
 from headstart.server import protocol_v1, protocol_v2, web
+from headstart.server.bodies import Answer
 from headstart.server.registry import Registry
 from headstart.server.settings import RequestError
 
@@ -27,13 +26,6 @@ _LOGGER = logging.getLogger(__name__)
 
 # Answered without a token: what orchestrators ask, and the page, which asks for the token itself.
 _OPEN = ("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
-
-
-class _Json(JSONResponse):
-    """JSON in ASCII: names of files and of classes may be what UTF-8 cannot hold."""
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, allow_nan=False).encode()
 
 
 def create_app(registry: Registry) -> FastAPI:
@@ -52,9 +44,9 @@ def create_app(registry: Registry) -> FastAPI:
         version=__version__,
         summary="Photos in, classes out.",
         lifespan=lifespan,
-        default_response_class=_Json,
+        default_response_class=Answer,
     )
-    for module in (protocol_v1, protocol_v2, web):
+    for module in (web, protocol_v1, protocol_v2):  # the first is found first
         app.include_router(module.make_router(registry))
     app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(RequestValidationError, _answer_parameter_error)
@@ -80,23 +72,23 @@ def _reloading(registry: Registry) -> Any:
     loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def _answer_request_error(_: Request, error: Any) -> _Json:
+async def _answer_request_error(_: Request, error: Any) -> Answer:
     headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
-    return _Json({"error": error.reason}, error.status, headers)
+    return Answer({"error": error.reason}, error.status, headers)
 
 
-async def _answer_parameter_error(_: Request, error: Any) -> _Json:
+async def _answer_parameter_error(_: Request, error: Any) -> Answer:
     first = error.errors()[0]
-    return _Json({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}."}, 400)
+    return Answer({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}."}, 400)
 
 
-async def _answer_http_error(_: Request, error: Any) -> _Json:
-    return _Json({"error": str(error.detail)}, error.status_code, error.headers)
+async def _answer_http_error(_: Request, error: Any) -> Answer:
+    return Answer({"error": str(error.detail)}, error.status_code, error.headers)
 
 
-async def _answer_failure(_: Request, error: Any) -> _Json:
+async def _answer_failure(_: Request, error: Any) -> Answer:
     _LOGGER.exception("a request failed", exc_info=error)
-    return _Json({"error": "The server failed; its log says why."}, 500)
+    return Answer({"error": "The server failed; its log says why."}, 500)
 
 
 class Guard:

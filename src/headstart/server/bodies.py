@@ -8,10 +8,19 @@ import json
 import time
 from typing import Any
 
+from fastapi.responses import JSONResponse
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from headstart.server.settings import RequestError, Settings
+
+
+class Answer(JSONResponse):
+    """JSON in ASCII: names of files and of classes may be what UTF-8 cannot hold."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of plain data."""
+        return json.dumps(content, allow_nan=False).encode()
 
 
 def describe_body(kind: str, schema: dict[str, Any]) -> dict[str, Any]:

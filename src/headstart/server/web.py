@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headstart.errors import HeadstartError, MissingPackageError
-from headstart.server.bodies import describe_body, find_deadline, read_files
+from headstart.server.bodies import Answer, describe_body, find_deadline, read_files
 from headstart.server.engine import describe
 from headstart.server.registry import Registry
 from headstart.server.settings import RequestError
@@ -36,15 +36,19 @@ _FORM = describe_body(
 def make_router(registry: Registry) -> APIRouter:
     """The routes outside of the protocols."""
     router = APIRouter(tags=["Headstart"])
-    _add_health(router, registry)
-    _add_explain(router, registry)
 
-    @router.post("/predict", summary="Answers for files of a form", openapi_extra=_FORM)
+    # Answered as it is: to check and copy it again would take a millisecond.
+    @router.post(
+        "/predict",
+        summary="Answers for files of a form",
+        openapi_extra=_FORM,
+        response_model=dict[str, Any],
+    )
     async def predict(
         request: Request,
         model: Annotated[list[str] | None, Query()] = None,
         similar: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Answer:
         # Each once: the same model twice would only say the same twice.
         names: list[str | None] = list(dict.fromkeys(model or ())) or [None]
         engines = [registry.get(name) for name in names]
@@ -59,7 +63,10 @@ def make_router(registry: Registry) -> APIRouter:
                 for (name, _), said in zip(found, answers, strict=True)
             ]
             told.append({"model": engine.name, "results": rows})
-        return told[0] if len(told) == 1 else {"models": told}
+        return Answer(told[0] if len(told) == 1 else {"models": told})
+
+    _add_health(router, registry)
+    _add_explain(router, registry)
 
     @router.get("/models", summary="What is served")
     async def models() -> dict[str, Any]:
