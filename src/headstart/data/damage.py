@@ -72,8 +72,9 @@ def load_strictly(
         mode: Pillow's mode; only ``"RGB"`` and ``"L"`` are read here.
 
     Returns:
-        ``(height, width, 3)`` or, for ``"L"``, ``(height, width)`` uint8, or None where Pillow
-        has to do it; and what is wrong with the data, or None.
+        ``(height, width, 4)`` (the fourth value means nothing: this is how Pillow keeps RGB, so
+        that it need not copy them) or, for ``"L"``, ``(height, width)`` uint8, or None where
+        Pillow has to do it; and what is wrong with the data, or None.
     """
     if not can_check() or mode not in ("RGB", "L"):
         return None, None
@@ -85,7 +86,7 @@ def load_strictly(
         is_usual = is_usual and min(height, width) >= 8  # below, several scales give one size
         if not is_usual:
             return None, find_damage(data)
-        kind = "GRAY" if mode == "L" else "RGB"
+        kind = "GRAY" if mode == "L" else "RGBX"
         pixels = simplejpeg.decode_jpeg(data, kind, min_height=size[1], min_width=size[0])
     except ValueError as error:
         return None, describe_complaint(str(error))

@@ -140,7 +140,8 @@ def _load(image: Image.Image, data: bytes, side: int) -> tuple[Image.Image, str 
     if pixels is None:
         image.load()
         return image, damage
-    strict = Image.fromarray(pixels)
+    raw = "L" if image.mode == "L" else "RGBX"
+    strict = Image.frombuffer(image.mode, image.size, pixels, "raw", raw, 0, 1)
     strict.info = image.info  # with profile and EXIF
     return strict, None
 
