@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import itertools
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headstart import ImageClassifier, extract_features
-from headstart.engines import ENGINES, current_engine, use_engine
+from headstart.engines import ENGINES, check_is_seen, current_engine, use_engine
 from headstart.engines.flights import DiedError, Flights
 from headstart.engines.local import LocalEngine
 from headstart.errors import HeadstartError, MissingPackageError
 from headstart.testing import check_engine
+from headstart.training.notes import describe_engine
 
 
 class Broken(LocalEngine):
@@ -206,3 +210,31 @@ def test_what_waits_is_bounded() -> None:
     results = Flights(Stuck({}), None, lambda item, why: why).follow(count(), 8)
     assert next(results) == 0
     assert len(taken) <= 8 * 8
+
+
+# ---- what is said
+
+
+class Remote(LocalEngine):
+    """The local engine, which says that it is not."""
+
+    name, is_remote = "ray", True
+
+
+def test_fine_tuning_says_where_it_ran() -> None:
+    assert list(describe_engine(is_tuned=True)) == []
+    with use_engine(Remote()):
+        assert list(describe_engine(is_tuned=False)) == []
+        [note] = describe_engine(is_tuned=True)
+    assert note.startswith("Fine-tuning ran on this machine")
+
+
+def test_nodes_that_do_not_see_the_photos_are_named(tmp_path: Path) -> None:
+    here, reason = tmp_path / "a.jpg", f"cannot be read: {os.strerror(errno.ENOENT)}"
+    here.touch()
+    check_is_seen(here, reason)
+    with use_engine(Remote()):
+        check_is_seen(tmp_path / "gone.jpg", reason)
+        check_is_seen(here, "damaged image")
+        with pytest.raises(HeadstartError, match="a node of the cluster does not find it"):
+            check_is_seen(here, reason)

@@ -64,7 +64,8 @@ class Engine(Protocol):
         """Results of work on items, in the order of the items, while later ones are computed.
 
         Args:
-            open_work: Opens the work, where it runs.
+            open_work: Opens the work, where it runs. The one that was mapped last stays there:
+                mapped again, it is not sent again.
             items: Consumed as results are taken: not many more are in memory than are computed.
             lost: What stands for an item that ended the process it was computed in; with a reason.
             chunk: How many items are computed by one task, where they are sent elsewhere.

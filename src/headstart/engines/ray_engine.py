@@ -70,6 +70,7 @@ class RayEngine:
         self._address = address
         self._ray: Any = None
         self._task: Any = None
+        self._last: tuple[Any, Any] = None, None
         self._left = contextlib.ExitStack()  # what is put back when it closes
         if address != "local":  # one of our own is started when there is something to do
             self._connect()
@@ -126,8 +127,10 @@ class RayEngine:
         """Results of work on items, see `headstart.engines.Engine`."""
         if self._ray is None:
             self._connect()
-        held = self._ray.put(_Sent(open_work, _list_versions(), str(Path.cwd())))
-        work = [held]  # in a list Ray leaves it a reference
+        if open_work != self._last[0]:
+            held = self._ray.put(_Sent(open_work, _list_versions(), str(Path.cwd())))
+            self._last = open_work, held
+        work = [self._last[1]]  # in a list Ray leaves it a reference
         flights = Flights(self, work, lost)
         try:
             yield from flights.follow(iter(items), chunk)
@@ -178,7 +181,7 @@ class RayEngine:
 
     def close(self) -> None:
         """End the cluster, or leave it; one that the program was connected to before stays so."""
-        self._ray = None
+        self._ray, self._last = None, (None, None)
         self._left.close()
 
 
