@@ -76,6 +76,7 @@ def other_cache(tmp_path: Path) -> Path:
     [
         ("ray://127.0.0.1:10001", "Ray Client, which is not supported"),
         ("nowhere", "No Ray cluster can be reached at nowhere"),
+        ("127.0.0.1:1", "No Ray cluster can be reached at 127.0.0.1:1"),
     ],
 )
 def test_an_address_without_a_cluster_is_said(address: str, said: str) -> None:

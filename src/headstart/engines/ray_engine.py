@@ -190,6 +190,8 @@ def _start(ray: Any, address: str) -> None:
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
         settings |= {"num_cpus": os.cpu_count(), "include_dashboard": False}
+    else:
+        _check_port(address)
     try:
         ray.init(address, **settings)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
@@ -198,11 +200,26 @@ def _start(ray: Any, address: str) -> None:
                 f"Ray could not be started on this machine: {shorten(error)}. Use the engine "
                 "local, which needs no Ray."
             ) from error
-        raise HeadstartError(
-            f"No Ray cluster can be reached at {address}: {shorten(error)}. Needed is host:port "
-            "of its head node, as ray start --head says it; and where the cluster has a token, "
-            "that token in RAY_AUTH_TOKEN_PATH."
-        ) from error
+        raise _unreachable(address, error) from error
+
+
+def _check_port(address: str) -> None:
+    """Somebody listens there; Ray itself would try for minutes, and say so each second."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or what Ray says is none
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> HeadstartError:
+    return HeadstartError(
+        f"No Ray cluster can be reached at {address}: {shorten(error)}. Needed is host:port "
+        "of its head node, as ray start --head says it; and where the cluster has a token, "
+        "that token in RAY_AUTH_TOKEN_PATH."
+    )
 
 
 @contextlib.contextmanager
