@@ -221,8 +221,8 @@ class ActivationCache:
             head, {**described, "shape": (len(keys), *self._shape)}
         )
         # One after the other: put together they would be in memory twice.
-        rows = (np.ascontiguousarray(rows) for _, rows in self._pending)
-        parts: list[bytes | memoryview] = [head.getvalue(), *(memoryview(part) for part in rows)]
+        parts: list[Any] = [head.getvalue()]
+        parts += [np.ascontiguousarray(rows).data for _, rows in self._pending]
         write_bytes(self._folder / name, *parts)
         try:
             size = len(parts[0]) + self._pending_bytes
