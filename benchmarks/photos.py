@@ -84,7 +84,7 @@ def load_sides(folder: Path, seed: int = 0) -> Sides:
 
 def open_session() -> Session:
     """The product's session of the default backbone: one thread, batches padded."""
-    from headstart.features.extract import padded
+    from headstart.features.forward import padded
     from headstart.models.boundary import build_prefix_model
     from headstart.models.loaders import load_prefix
     from headstart.runtimes import get_runtime

@@ -44,7 +44,7 @@ BACKBONES: dict[str, Callable[[], Any]] = {
 
 def measure(name: str, pixels: Any, repeats: int) -> list[dict[str, Any]]:
     """One row for keras.predict and one per runtime, on one backbone."""
-    from headstart.features.extract import padded
+    from headstart.features.forward import padded
     from headstart.models.boundary import build_prefix_model
     from headstart.models.loaders import load_prefix
     from headstart.runtimes import RUNTIMES, get_version

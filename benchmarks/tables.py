@@ -514,6 +514,19 @@ def trust() -> list[list[str]]:
     return [header, *rows]
 
 
+def scale() -> list[list[str]]:
+    header = ["what", "Ray, two nodes", "beside it", "wanted"]
+    rows = [
+        [row["what"], *(_round(row[name]) for name in ("ray", "beside")), row["target"]]
+        for row in read("scale")
+    ]
+    return [header, *rows]
+
+
+def _round(cell: str) -> str:
+    return f"{float(cell):.3g}" if "." in cell else cell
+
+
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "suggest": suggest,
     "serving": serving,
@@ -525,6 +538,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "budget": budget,
     "few_shot": few_shot,
     "regret": regret,
+    "scale": scale,
     "scaling": scaling,
     "shared_pass": shared_pass,
     "duplicates": duplicates,

@@ -225,7 +225,7 @@ def test_it_shows_itself(trained: Any) -> None:
     assert repr(trained) == (
         "ImageClassifier(backbone='efficientnet-lite0', recipe=None, unfreeze=None, seed=0, "
         "runtime='auto', group_by=None, budget_seconds=None, keep_thumbnails=False, "
-        "trackers=(), task='classification')"
+        "trackers=(), task='classification', engine=None)"
     )
     assert "<table>" in trained._repr_html_()
     assert "not fitted yet" in ImageClassifier()._repr_html_()
@@ -295,6 +295,7 @@ def test_parameters_are_read_and_set() -> None:
         "keep_thumbnails": False,
         "trackers": (),
         "task": "classification",
+        "engine": None,
     }
     assert classifier.set_params(seed=4, runtime="tensorflow") is classifier
     assert (classifier.seed, classifier.runtime) == (4, "tensorflow")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from headstart.bundle import Bundle
 from headstart.data.labelled import list_photos
 from headstart.data.targets import normalise_label, split_labels
+from headstart.engines import on_engine
 from headstart.errors import HeadstartError
 from headstart.evaluation.trust import COVERAGE
 from headstart.evaluation.values import measure_r2
@@ -25,6 +26,7 @@ class Answers:
     """The half of `ImageClassifier` that needs its bundle only."""
 
     classes_: npt.NDArray[np.str_]
+    engine: str | None = None
     _predictor: Predictor | None = None
 
     @property
@@ -71,6 +73,7 @@ class Answers:
         predictor = self.predictor if views == 1 else Predictor(self.bundle, views=views)
         return self._predict_with(predictor, X)
 
+    @on_engine
     def _predict_with(self, predictor: Predictor, X: Photos) -> list[Prediction[Any]]:
         found: list[Prediction[Any]] = []
         for prediction in predictor.predict(list_photos(X)):

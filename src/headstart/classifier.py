@@ -15,6 +15,7 @@ from headstart.bundle import THUMBNAILS, Bundle, load_bundle
 from headstart.data.labelled import scan_labelled, unpack_dataset
 from headstart.data.scan import Manifest, Problem
 from headstart.data.table import scan_source
+from headstart.engines import on_engine
 from headstart.errors import HeadstartError, require_package
 from headstart.evaluation.intervals import Estimate
 from headstart.evaluation.tasks import AnyEvaluation, read_evaluation
@@ -76,6 +77,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         trackers: ``"tensorboard"`` and ``"mlflow"``, each also with ``=PLACE``: docs/tracking.md.
         task: What is told of a photo: ``"classification"``, its class; ``"multilabel"``, several
             labels or none; ``"regression"``, a number. See docs/tasks.md.
+        engine: Where it computes, ``"local"`` or ``"ray"``; None: as `headstart.engines` is set.
 
     Attributes:
         classes_: ``(class,)`` the class names, sorted; after `fit`.
@@ -112,6 +114,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         keep_thumbnails: bool = False,
         trackers: str | Sequence[str] = (),
         task: str = "classification",
+        engine: str | None = None,
     ) -> None:
         self.backbone = backbone
         self.recipe = recipe
@@ -123,6 +126,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         self.keep_thumbnails = keep_thumbnails
         self.trackers = trackers
         self.task = task
+        self.engine = engine
         self.evaluation: AnyEvaluation | None = None
         self.mistakes: tuple[Answer, ...] = ()
         self.problems: tuple[Problem, ...] = ()
@@ -141,6 +145,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
 
     # ---- training
 
+    @on_engine
     @tracked
     def fit(
         self,
@@ -246,10 +251,6 @@ class ImageClassifier(Answers, Keeping, Parameters):
         """Refuse what is not installed or not made for the task; the recipe that is left."""
         from headstart.training.targets import check_task_recipe
 
-        if recipe.fine_tune is not None or recipe.name == "search":
-            require_package("tensorflow", "keras", purpose="fine-tuning")
-        if recipe.name == "search":
-            require_package("optuna", purpose="searching for settings")
         if isinstance(self.backbone, str) and self.backbone == "auto":
             require_task(task, 'The choice of a backbone (backbone="auto")')
         if self.keep_thumbnails:
@@ -263,6 +264,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
 
     # ---- using
 
+    @on_engine
     def evaluate(self, photos: str | Path | Any, *, views: int = 1) -> AnyEvaluation:
         """Measure on labelled photos: a folder with one folder per class, or a table.
 
@@ -315,8 +317,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         return None if isinstance(self.backbone, str) else self.backbone
 
     def __repr__(self) -> str:
-        changed = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
-        return f"ImageClassifier({changed})"
+        return f"ImageClassifier({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def _repr_html_(self) -> str:
         from headstart.evaluation.html import show_evaluation

@@ -92,6 +92,7 @@ _EXTRAS = {
     "ai_edge_litert": "litert",
     "openvino": "openvino",
     "optuna": "search",
+    "ray": "ray",
     "tensorboard": "tensorboard",
     "mlflow": "mlflow",
     "sqlalchemy": "mlflow",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +16,10 @@ import numpy.typing as npt
 from headstart.album import Album, parse_album
 from headstart.bundle import GRAPH, REFERENCES, THUMBNAILS, Bundle, load_bundle, parse_arrays
 from headstart.data.decode import DECODE_VERSION
-from headstart.data.stream import Content, map_photos
+from headstart.data.decode_pool import DecodePool
+from headstart.data.stream import Batch, Content, give_up, map_photos
 from headstart.data.views import make_view
+from headstart.engines import Work, check_is_seen, current_engine
 from headstart.errors import BundleError, HeadstartError
 from headstart.evaluation.labels import LabelTrust
 from headstart.evaluation.novelty import MOST_REFERENCES, find_nearest, measure_distances
@@ -29,6 +32,8 @@ from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, require_task
 Item = TypeVar("Item")
 
 MOST_VIEWS = 64
+# Photos that a task takes along, where they are sent: about a second of a core.
+_SENT = 32
 # Training photos that are shown beside an answer.
 SIMILAR = 3
 
@@ -156,14 +161,33 @@ class Predictor:
                 turns into one of them.
             read: Gives the content of an item; by default paths are read.
         """
-        batches = map_photos(items, read or read_photo, self.bundle.image_size, self.compute_rows)
+        work = functools.partial(self._open_work, read or read_photo)
+        batches = current_engine().map(work, items, lost=give_up, chunk=_SENT)
         with contextlib.closing(batches) as results:
             for batch in results:
                 for item, row, reason in batch.outcomes:
                     if reason is None:
                         yield self.read_row(item, row)
                     else:
+                        path = getattr(item, "path", item)
+                        if isinstance(path, (str, Path)):
+                            check_is_seen(Path(path), reason)
                         yield Prediction(item, "", 0.0, np.empty(0, np.float32), reason)
+
+    @contextlib.contextmanager
+    def _open_work(
+        self, read: Callable[[Any], Path | Content], cores: int
+    ) -> Iterator[Work[Any, Batch[Any]]]:
+        """Photos → batches of rows, wherever that runs."""
+        size = self.bundle.image_size
+        with DecodePool(size, cores) as pool:
+            yield lambda items: map_photos(
+                items, read, size, self.compute_rows, workers=cores, pool=pool
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process go the bundle and what was asked for; the network is opened there."""
+        return _rebuild, (self.bundle, self.views, *self.asked)
 
     def predict_proba(self, items: Sequence[Any]) -> npt.NDArray[np.float32]:
         """``(photo, class)`` probabilities; a row of NaN where a photo cannot be read.
@@ -297,6 +321,10 @@ class Predictor:
         for number in range(1, self.views):
             # Without a photo's digest: every photo is seen in the same crops.
             yield np.stack([make_view(image, len(image), "", number) for image in images])
+
+
+def _rebuild(bundle: Bundle, views: int, coverage: float, precision: float) -> Predictor:
+    return Predictor(bundle, views=views, coverage=coverage, precision=precision)
 
 
 def read_photo(item: Any) -> Path | Content:

@@ -11,7 +11,7 @@ from conftest import needs_time
 
 from headstart import load_backbone
 from headstart.errors import BoundaryError
-from headstart.features.extract import padded
+from headstart.features.forward import padded
 from headstart.models.backbones import get_backbone
 from headstart.models.boundary import (
     INPUT,

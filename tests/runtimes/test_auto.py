@@ -16,8 +16,8 @@ from headstart.cli.commands import app
 from headstart.data.scan import scan_folder
 from headstart.errors import HeadstartError, MissingPackageError
 from headstart.features import choice as choosing
-from headstart.features import extract
-from headstart.features.choice import choose_runtime, count_cached, make_space, watched
+from headstart.features import extract, forward
+from headstart.features.choice import Watch, choose_runtime, count_cached, make_space
 from headstart.features.extract import extract_features
 from headstart.features.maintenance import clear_cache
 from headstart.models.boundary import Prefix
@@ -68,7 +68,7 @@ def test_cached_photos_are_not_computed_again(
     first = extract_features(BACKBONE, few_digits, runtime=runtime)
     assert first.forwarded == 12
     opened: list[str] = []
-    monkeypatch.setattr(extract, "build_prefix_model", lambda _prefix: opened.append("model"))
+    monkeypatch.setattr(forward, "build_prefix_model", lambda _prefix: opened.append("model"))
     # Not measured; measured with another as the fastest: the cached rows serve in both cases.
     for speeds in ({}, {"onnxruntime": 50, "openvino": 50, "litert": 900}):
         if speeds:
@@ -193,29 +193,15 @@ def test_without_tensorflow_nothing_is_measured(
     assert extract_features(BACKBONE, digits_folder).forwarded == 80
 
 
-def test_the_watch_ignores_the_first_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing.os, "cpu_count", lambda: 1)
-    seconds = iter([30.0, 0.8, 0.8, 0.8, 0.8])
-    now = [0.0]
-
-    def tick() -> float:
-        return now[0]
-
-    def session(images: Any) -> Any:
-        now[0] += next(seconds)
-        return images
-
-    monkeypatch.setattr(choosing.time, "perf_counter", tick)
-    batch = np.zeros((8, 1, 1, 3), np.uint8)
-    run = watched(session, 1100)  # 0.1 s each: 110 s
-    for _ in range(4):
-        run(batch)
-    now[0], seconds = 0.0, iter([30.0, 0.8, 0.8])
-    run = watched(session, 1300)
-    run(batch)
-    run(batch)
+def test_the_watch_ignores_the_first_batches() -> None:
+    watch = Watch(1100, cores=1)  # 0.1 s each: 110 s
+    for seconds in (3.8, 0.1, 0.1, 0.1, 0.1):
+        watch.see(seconds)
+    watch = Watch(1300, cores=1)
+    watch.see(3.8)
+    watch.see(0.1)
     with pytest.raises(choosing.SlowPassError):
-        run(batch)
+        watch.see(0.1)
 
 
 def test_an_unfit_runtime_is_named_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,9 @@ from headstart.cli.doctor import doctor
 from headstart.cli.explain import explain
 from headstart.cli.export import export
 from headstart.cli.options import (
+    AddressOption,
     BackboneOption,
+    EngineOption,
     ForceOption,
     JsonOption,
     PhotosArgument,
@@ -111,11 +113,14 @@ def features(
     ),
     backbone: BackboneOption = "efficientnet-lite0",
     runtime: RuntimeOption = "auto",
+    engine: EngineOption = "local",
+    ray_address: AddressOption = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:
     """Write the backbone's features of photos: an array (.npy) and its rows' paths (.csv)."""
     from headstart.cli import output as out
+    from headstart.engines import require_engine, use_engine
     from headstart.errors import DatasetError
     from headstart.features.extract import open_features, scan_photos
     from headstart.features.table import check_features_output, save_features
@@ -124,8 +129,10 @@ def features(
 
     check_features_output(output, force)
     require_runtime(runtime)
+    require_engine(engine, ray_address)
     prefix, manifest = load_prefix(backbone), scan_photos(photos)
     with (
+        use_engine(engine, address=ray_address),
         out.progress("features") as report,
         open_features(prefix, manifest, runtime=runtime, progress=report) as found,
     ):

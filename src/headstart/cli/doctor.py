@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.cli.options import (
+    AddressOption,
     BackboneOption,
+    EngineOption,
     ForceOption,
     GroupByOption,
     JsonOption,
@@ -49,6 +51,8 @@ def doctor(
     group_by: GroupByOption = None,
     backbone: BackboneOption = "efficientnet-lite0",
     runtime: RuntimeOption = "auto",
+    engine: EngineOption = "local",
+    ray_address: AddressOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     force: ForceOption = False,
@@ -61,6 +65,8 @@ def doctor(
     --env times every installed runtime, compares it with TensorFlow, and remembers the fastest
     that agrees for the runs with the runtime auto. Takes ten to thirty seconds.
     """
+    from headstart.engines import require_engine, use_engine
+
     if env:
         show_environment(backbone, as_json)
     elif photos is None:
@@ -71,7 +77,9 @@ def doctor(
     else:
         files = {"csv": csv_file, "html": html, "corrected": corrected}
         settings = {"group_by": group_by, "backbone": backbone, "runtime": runtime, "seed": seed}
-        show_photos(photos, settings, files, top, as_json=as_json, force=force)
+        require_engine(engine, ray_address)
+        with use_engine(engine, address=ray_address):
+            show_photos(photos, settings, files, top, as_json=as_json, force=force)
 
 
 def show_photos(

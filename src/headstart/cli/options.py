@@ -24,6 +24,19 @@ BackboneOption = Annotated[
 RuntimeOption = Annotated[
     str, typer.Option(help="auto, onnxruntime, openvino, litert or tensorflow.")
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option(help="Where photos are computed: local, or ray (extra ray), see docs/scale.md."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        help="host:port of a Ray cluster; by default that of RAY_ADDRESS, else --engine ray starts "
+        "one on this machine.",
+        show_default=False,
+    ),
+]
 GroupByOption = Annotated[
     str | None,
     typer.Option(

@@ -10,8 +10,10 @@ import typer
 from headstart.cli.options import (
     COVERAGE,
     PRECISION,
+    AddressOption,
     BundleArgument,
     CoverageOption,
+    EngineOption,
     JsonOption,
     PhotosArgument,
     PrecisionOption,
@@ -30,6 +32,8 @@ def predict(
     coverage: CoverageOption = COVERAGE,
     precision: PrecisionOption = PRECISION,
     views: ViewsOption = 1,
+    engine: EngineOption = "local",
+    ray_address: AddressOption = None,
 ) -> None:
     """Predict the class (or labels, or number) of photos; needs no TensorFlow.
 
@@ -39,20 +43,23 @@ def predict(
     from headstart.cli import output as out
     from headstart.cli.answers import write_answers
     from headstart.cli.inputs import Input, list_inputs
+    from headstart.engines import require_engine, use_engine
     from headstart.predictor import Predictor
     from headstart.task import CLASSIFICATION, require_task
 
+    require_engine(engine, ray_address)
     predictor = Predictor(bundle, views=views, coverage=coverage, precision=precision)
     if top_k > 1:
         require_task(predictor.task, "A list of the most probable classes (--top-k)")
     style = "json" if as_json else "csv" if as_csv or not sys.stdout.isatty() else "text"
     inputs = list_inputs(paths)
-    predictions = predictor.predict(inputs, Input.check)
-    rows = (out.with_path(prediction) for prediction in predictions)
-    if predictor.task is CLASSIFICATION:
-        read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)
-    else:
-        read, unread = write_answers(rows, predictor.class_names, style, predictor.task)
+    with use_engine(engine, address=ray_address):
+        predictions = predictor.predict(inputs, Input.check)
+        rows = (out.with_path(prediction) for prediction in predictions)
+        if predictor.task is CLASSIFICATION:
+            read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)
+        else:
+            read, unread = write_answers(rows, predictor.class_names, style, predictor.task)
     if not read + unread:
         out.stderr().print("no photos were found")
     if unread:
@@ -68,6 +75,8 @@ def evaluate(
     coverage: CoverageOption = COVERAGE,
     precision: PrecisionOption = PRECISION,
     views: ViewsOption = 1,
+    engine: EngineOption = "local",
+    ray_address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle on labelled photos: one folder per class, or a CSV."""
@@ -76,13 +85,16 @@ def evaluate(
     from headstart.cli import output as out
     from headstart.cli.answers import print_figures
     from headstart.data.table import scan_source
+    from headstart.engines import require_engine, use_engine
     from headstart.measuring import describe_trained, evaluate_manifest
     from headstart.predictor import Predictor
 
     start = time.perf_counter()
+    require_engine(engine, ray_address)
     predictor = Predictor(bundle, views=views, coverage=coverage, precision=precision)
     manifest = scan_source(photos, task=predictor.task)
-    evaluation, problems = evaluate_manifest(predictor, manifest)
+    with use_engine(engine, address=ray_address):
+        evaluation, problems = evaluate_manifest(predictor, manifest)
     warnings = (*manifest.warnings, *describe_trained(predictor.bundle, manifest))
     if as_json:
         record = predictor.bundle.manifest

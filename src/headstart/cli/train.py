@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.options import (
+    AddressOption,
     AugmentOption,
     BackboneOption,
     BudgetOption,
+    EngineOption,
     EpochsOption,
     ForceOption,
     GroupByOption,
@@ -48,6 +50,8 @@ def train(
     augment: AugmentOption = None,
     backbone: BackboneOption = "efficientnet-lite0",
     runtime: RuntimeOption = "auto",
+    engine: EngineOption = "local",
+    ray_address: AddressOption = None,
     seed: SeedOption = 0,
     task: TaskOption = "classification",
     keep_thumbnails: Annotated[
@@ -75,10 +79,12 @@ def train(
     from headstart.cli.plan import print_backbones, print_plan
     from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
+    from headstart.engines import require_engine, use_engine
     from headstart.recipe import choose_recipe, read_views
     from headstart.runs import check_run_output, name_run
     from headstart.task import CLASSIFICATION, get_task
 
+    require_engine(engine, ray_address)
     # Without a budget the recipe auto has one of its own, which only classification follows.
     has_budget = budget is not None or get_task(task) is CLASSIFICATION
     time_limit = begin_budget(budget, recipe) if has_budget else None
@@ -99,7 +105,11 @@ def train(
     )
     told, earlier = [print_epoch], find_bundle(path)
     with surviving_hangup():
-        with show_log(), out.progress("features") as report:
+        with (
+            use_engine(engine, address=ray_address),
+            show_log(),
+            out.progress("features") as report,
+        ):
             classifier.fit(
                 photos,
                 test=test,

@@ -24,7 +24,7 @@ from headstart.data.decode import LIMITS
 from headstart.data.groups import compile_pattern, find_groups
 from headstart.data.targets import list_names
 from headstart.errors import DatasetError
-from headstart.files import digest_bytes
+from headstart.files import digest_bytes, explain_absent
 from headstart.task import CLASSIFICATION, Task
 
 # Folder names that mean a side of the split rather than a class, as they occur in the wild.
@@ -160,7 +160,7 @@ def list_files(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Path]
         try:
             is_folder = stat.S_ISDIR(path.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError, ValueError):
-            problems.append(Problem(path, "does not exist"))
+            problems.append(Problem(path, explain_absent(path)))
         except OSError as error:
             problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
         else:
@@ -213,7 +213,7 @@ def _list_root(root: Path) -> list[str]:
         raise DatasetError(f"{root} is a file. Give a folder with one folder per class.") from None
     except (FileNotFoundError, ValueError):
         raise DatasetError(
-            f"The folder {root} does not exist. Give a folder with one folder per class."
+            f"The folder {root} {explain_absent(root)}. Give a folder with one folder per class."
         ) from None
     except OSError as error:
         raise DatasetError(f"The folder {root} cannot be listed: {error.strerror}.") from error

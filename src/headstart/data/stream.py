@@ -10,6 +10,7 @@ not for a photo that takes long, and not at the end, where only computing is lef
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from headstart.data.decode import DRAFT_MARGIN, Pixels, array_to_image, square_image
+from headstart.data.decode import Pixels, array_to_image, square_image
 from headstart.data.decode_pool import DecodePool
 from headstart.errors import UnreadablePhotoError
 
@@ -86,13 +87,18 @@ class Batch(Generic[Item]):
         return [(item, why) for item, why in both if why is not None]
 
 
+def give_up(item: Item, why: str) -> Batch[Item]:
+    """What a photo becomes that ended the process it was computed in."""
+    return Batch([item], [why], [None], np.empty(0), {"decode": 0.0, "compute": 0.0})
+
+
 def map_photos(
     items: Iterable[Item],
     read: Callable[[Item], Path | Content],
     image_size: int,
     compute: Callable[[Pixels], npt.NDArray[Any]],
     workers: int | None = None,
-    draft_margin: float = DRAFT_MARGIN,
+    pool: DecodePool | None = None,
 ) -> Generator[Batch[Item]]:
     """Batches in the order of the items; a few per worker are in memory, whatever their number.
 
@@ -103,7 +109,7 @@ def map_photos(
         image_size: Side of the square pixels.
         compute: ``(batch, size, size, 3)`` uint8 → ``(batch, ...)``; called from several threads.
         workers: Cores to use; all by default.
-        draft_margin: See `headstart.data.decode.decode_checked`.
+        pool: Decodes, and stays open: for one call after the other. By default one is opened.
 
     >>> batches = map_photos([b"no image"], lambda data: data, 8, lambda pixels: pixels)
     >>> next(batches).failures
@@ -115,17 +121,18 @@ def map_photos(
     decoding = ThreadPoolExecutor(workers + 1, "photos")
 
     def decode(chunk: list[Item]) -> Future[Batch[Item]]:
-        return computing.submit(work, chunk, *decode_chunk(chunk, read, pool))
+        return computing.submit(work, chunk, *decode_chunk(chunk, read, opened))
 
     def work(chunk: list[Item], pixels: Pixels, reasons: Said, damages: Said) -> Batch[Item]:
         start = time.perf_counter()
         rows = compute(pixels) if len(pixels) else np.empty(0)
-        seconds = {"decode": pool.take_seconds(), "compute": time.perf_counter() - start}
+        seconds = {"decode": opened.take_seconds(), "compute": time.perf_counter() - start}
         return Batch(chunk, reasons, damages, rows, seconds)
 
     source = iter(items)
     waiting: deque[Future[Future[Batch[Item]]]] = deque()
-    with DecodePool(image_size, workers, draft_margin=draft_margin) as pool:
+    opened = pool or DecodePool(image_size, workers)
+    with contextlib.nullcontext() if pool else opened:
         try:
             while True:
                 while len(waiting) < _count_ahead(image_size, workers):

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
+import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.decode_pool import DecodePool
 from headstart.data.scan import Manifest, Problem, Sample
-from headstart.data.stream import BATCH_SIZE, Batch, map_photos
+from headstart.data.stream import BATCH_SIZE, Batch, Content, map_photos
 from headstart.data.views import VIEWS_VERSION, get_source_size, make_view
+from headstart.engines import Work, current_engine
 from headstart.errors import CacheError
 from headstart.features.cache import ActivationCache, Rows
 from headstart.features.choice import make_space
-from headstart.features.extract import (
-    Progress,
+from headstart.features.extract import Progress, open_features
+from headstart.features.forward import (
+    Forward,
+    count_sent,
     open_beside,
-    open_features,
+    open_forward,
     padded,
     read_content,
 )
-from headstart.models.boundary import Prefix, build_prefix_model
-from headstart.runtimes import AUTO, Session, get_runtime
+from headstart.models.boundary import Prefix
+from headstart.runtimes import AUTO, Session
 
 Floats = npt.NDArray[np.floating]
 
@@ -117,6 +122,72 @@ def open_activations(
     )
 
 
+# A photo and those of its views that are missing; a view's key in the cache and its row.
+_Wanted = tuple[Sample, tuple[int, ...]]
+_Keyed = tuple[tuple[str, int], Floats]
+
+
+@dataclass(frozen=True)
+class _ViewsForward:
+    """Photos → activations of their augmented views; each photo is decoded once.
+
+    Attributes:
+        forward: Computes.
+        seed: Of the views.
+    """
+
+    forward: Forward
+    seed: int
+
+    @contextlib.contextmanager
+    def open(self, cores: int) -> Iterator[Work[_Wanted, list[_Keyed]]]:
+        """The work, with what decodes and computes for it."""
+        session = padded(open_beside(self.forward.open_session))
+        size = get_source_size(self.forward.image_size)
+        with DecodePool(size, cores) as decode, ThreadPoolExecutor(cores, "views") as threads:
+
+            def read(item: _Wanted) -> Path | Content:
+                return read_content(item[0])
+
+            def run(items: Iterable[_Wanted]) -> Iterator[list[_Keyed]]:
+                waiting: deque[Future[list[_Keyed]]] = deque()
+                photos = map_photos(items, read, size, lambda x: x, workers=cores, pool=decode)
+                with contextlib.closing(photos) as batches:
+                    try:
+                        for batch in itertools.chain(batches, [None]):
+                            if batch is not None:
+                                self._check(batch)
+                                waiting.append(threads.submit(self._compute, batch, session))
+                            while waiting and (batch is None or len(waiting) > cores + 1):
+                                yield waiting.popleft().result()
+                    finally:
+                        for future in waiting:
+                            future.cancel()
+
+            yield run
+
+    def _check(self, batch: Batch[_Wanted]) -> None:
+        for (sample, _), reason in batch.failures:
+            # A moment ago it could be read.
+            raise CacheError(f"{sample.path} cannot be read any more: {reason}. Run again.")
+
+    def _compute(self, batch: Batch[_Wanted], session: Session) -> list[_Keyed]:
+        keys, squares = [], []
+        for (sample, views), square in zip(batch.items, batch.rows, strict=True):
+            for view in views:
+                size = self.forward.image_size
+                squares.append(make_view(square, size, sample.digest, view, self.seed))
+                keys.append((sample.digest, view))
+        rows: list[Floats] = []
+        for start in range(0, len(squares), BATCH_SIZE):
+            rows += list(session(np.stack(squares[start : start + BATCH_SIZE])))
+        return list(zip(keys, rows, strict=True))
+
+
+def _refuse(item: _Wanted, why: str) -> list[_Keyed]:
+    raise CacheError(f"The views of {item[0].path} cannot be computed: {why}. Run again.")
+
+
 class _Views:
     """One pass over photos some of whose augmented views are not in the cache."""
 
@@ -141,56 +212,23 @@ class _Views:
             self._cache.drop_damaged(first, view)
             for digest in self._cache.missing(first, view):
                 missing.setdefault(digest, []).append(view)
-        wanted = [first[digest] for digest in first if digest in missing]
+        wanted = [(first[digest], tuple(missing[digest])) for digest in first if digest in missing]
         left = sum(map(len, missing.values()))
         if not wanted:
             return
-        session = padded(open_beside(self._open))
-        workers = os.cpu_count() or 1
-        waiting: deque[Future[list[tuple[tuple[str, int], Floats]]]] = deque()
-        size = get_source_size(self._prefix.image_size)
+        work = _ViewsForward(open_forward(self._prefix, self._runtime), self._seed)
+        chunk = count_sent(len(wanted), 2 * len(views) * math.prod(self._prefix.shape))
         start = time.perf_counter()
-        with (
-            contextlib.closing(map_photos(wanted, read_content, size, lambda x: x)) as batches,
-            ThreadPoolExecutor(workers, "views") as pool,
-        ):
+        with contextlib.closing(
+            current_engine().map(work.open, wanted, lost=_refuse, chunk=chunk)
+        ) as results:
             try:
-                for batch in itertools.chain(batches, [None]):
-                    if batch is not None:
-                        self._check(batch)
-                        waiting.append(pool.submit(self._compute, batch, missing, session))
-                    while waiting and (batch is None or len(waiting) > workers + 1):
-                        rows = waiting.popleft().result()
-                        self._cache.append((key for key, _ in rows), np.stack([r for _, r in rows]))
-                        self.forwarded += len(rows)
-                        left -= len(rows)
-                        if self._progress:
-                            self._progress(total - left, total)
+                for rows in results:
+                    self._cache.append((key for key, _ in rows), np.stack([r for _, r in rows]))
+                    self.forwarded += len(rows)
+                    left -= len(rows)
+                    if self._progress:
+                        self._progress(total - left, total)
             finally:
-                for future in waiting:
-                    future.cancel()
                 self._cache.flush()
         self.seconds["prefix"] += time.perf_counter() - start
-
-    def _check(self, batch: Batch[Sample]) -> None:
-        for sample, reason in batch.failures:
-            # A moment ago it could be read.
-            raise CacheError(f"{sample.path} cannot be read any more: {reason}. Run again.")
-
-    def _compute(
-        self, batch: Batch[Sample], missing: dict[str, list[int]], session: Session
-    ) -> list[tuple[tuple[str, int], Floats]]:
-        keys, squares = [], []
-        for sample, square in zip(batch.items, batch.rows, strict=True):
-            for view in missing[sample.digest]:
-                size = self._prefix.image_size
-                squares.append(make_view(square, size, sample.digest, view, self._seed))
-                keys.append((sample.digest, view))
-        rows: list[Floats] = []
-        for start in range(0, len(squares), BATCH_SIZE):
-            rows += list(session(np.stack(squares[start : start + BATCH_SIZE])))
-        return list(zip(keys, rows, strict=True))
-
-    def _open(self) -> Session:
-        runtime = get_runtime(self._runtime)
-        return runtime.open(self._prefix, lambda: build_prefix_model(self._prefix))

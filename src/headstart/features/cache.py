@@ -101,6 +101,7 @@ class ActivationCache:
         self._dtype = np.dtype(space.dtype)
         self._shape = tuple(space.shape)
         self._pending: list[tuple[list[tuple[str, int]], npt.NDArray[Any]]] = []
+        self._pending_bytes = 0
         self._opened = time.monotonic()
         self._index = open_index(self._folder)
         self._hold = Hold(self._index)
@@ -186,8 +187,8 @@ class ActivationCache:
                 "This backbone cannot be used with it; choose another."
             )
         self._pending.append((added, kept))
-        pending = sum(part.nbytes for _, part in self._pending)
-        if pending >= SHARD_BYTES or time.monotonic() - self._opened >= SHARD_SECONDS:
+        self._pending_bytes += kept.nbytes
+        if self._pending_bytes >= SHARD_BYTES or time.monotonic() - self._opened >= SHARD_SECONDS:
             self.flush()
 
     def note_damages(self, reasons: Mapping[str, str]) -> None:
@@ -213,20 +214,24 @@ class ActivationCache:
             with self._transaction():
                 self._hold.beat()
         name = f"{self._space:06d}-{time.time_ns():x}-{secrets.token_hex(4)}.npy"
-        rows = np.concatenate([rows for _, rows in self._pending])
+        keys = [key for keys, _ in self._pending for key in keys]
+        described = np.lib.format.header_data_from_array_1_0(self._pending[0][1])
         head = io.BytesIO()
-        np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(rows))
-        parts = head.getvalue(), rows.data
+        np.lib.format.write_array_header_1_0(
+            head, {**described, "shape": (len(keys), *self._shape)}
+        )
+        # One after the other: put together they would be in memory twice.
+        parts: list[Any] = [head.getvalue()]
+        parts += [np.ascontiguousarray(rows).data for _, rows in self._pending]
         write_bytes(self._folder / name, *parts)
         try:
-            size = len(parts[0]) + rows.nbytes
-            keys = [key for keys, _ in self._pending for key in keys]
+            size = len(parts[0]) + self._pending_bytes
             self._enter(name, digest_bytes(*parts), size, keys)
         except CacheError:
             with contextlib.suppress(OSError):
                 (self._folder / name).unlink()
             raise
-        self._pending = []
+        self._pending, self._pending_bytes = [], 0
 
     def _enter(self, name: str, sha256: str, size: int, keys: list[tuple[str, int]]) -> None:
         """The rows of a written shard into the index; other runs' rows of the keys are held too."""

@@ -9,8 +9,6 @@ the default runtime; only when its first batches say that the photos will take l
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +20,7 @@ from headstart.features.cache import Space
 from headstart.features.connection import open_index, shards_folder, translated
 from headstart.files import digest_bytes
 from headstart.models.boundary import Prefix, build_prefix_model
-from headstart.runtimes import DEFAULT_RUNTIME, REFERENCE, RUNTIMES, Session
+from headstart.runtimes import DEFAULT_RUNTIME, REFERENCE, RUNTIMES
 from headstart.runtimes.measure import (
     Choice,
     get_identity,
@@ -116,24 +114,30 @@ def is_measurable(prefix: Prefix) -> bool:
     return recall_choice(prefix) is None and get_identity(RUNTIMES[REFERENCE]) is not None
 
 
-def watched(session: Session, photos: int) -> Session:
-    """A session that raises `SlowPassError` if its first batches foretell a long pass.
+class Watch:
+    """Raises `SlowPassError` if the first batches of a pass foretell a long one.
 
     A few batches per core, because the very first ones also compile and allocate.
+
+    Args:
+        photos: Of the pass.
+        cores: That compute at once.
     """
-    cores = os.cpu_count() or 1
-    seconds: list[float] = []
 
-    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        start = time.perf_counter()
-        rows = session(images)
-        if len(seconds) < _WARM_UP * cores:
-            seconds.append((time.perf_counter() - start) / len(images))
-        elif min(seconds) * photos / cores > WORTHWHILE_SECONDS:
+    def __init__(self, photos: int, cores: int) -> None:
+        self._photos, self._cores = photos, cores
+        self._seconds: list[float] = []
+
+    def see(self, seconds: float) -> None:
+        """Look at what a batch took, in seconds per photo and core.
+
+        Raises:
+            SlowPassError: Enough was seen, and the pass will be long.
+        """
+        if len(self._seconds) < _WARM_UP * self._cores:
+            self._seconds.append(seconds)
+        elif min(self._seconds) * self._photos / self._cores > WORTHWHILE_SECONDS:
             raise SlowPassError
-        return rows
-
-    return run
 
 
 def measure_prefix(prefix: Prefix, images: npt.NDArray[np.uint8] | None = None) -> Choice:

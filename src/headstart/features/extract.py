@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,23 +13,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.decode_pool import ScannedPath
 from headstart.data.scan import Manifest, Problem, Sample, read_sample, scan_folder, scan_paths
-from headstart.data.stream import BATCH_SIZE, Content, map_photos
+from headstart.data.stream import BATCH_SIZE, Batch, give_up, map_photos
+from headstart.engines import Engine, check_is_seen, current_engine, require_engine, use_engine
 from headstart.errors import CacheError
 from headstart.features.cache import ActivationCache
 from headstart.features.choice import (
     SlowPassError,
+    Watch,
     choose_runtime,
     is_measurable,
     make_space,
     measure_prefix,
-    watched,
+)
+from headstart.features.forward import (
+    count_sent,
+    open_forward,
+    read_content,
 )
 from headstart.features.maintenance import get_limit, prune_cache
-from headstart.models.boundary import Prefix, build_prefix_model
+from headstart.models.boundary import Prefix
 from headstart.models.loaders import load_prefix
-from headstart.runtimes import AUTO, Session, get_runtime, require_runtime
+from headstart.runtimes import AUTO, get_runtime, require_runtime
 
 if TYPE_CHECKING:
     import keras
@@ -93,6 +97,7 @@ def extract_features(
     photos: str | Path | Sequence[str | Path] | Manifest,
     *,
     runtime: str = AUTO,
+    engine: str | Engine | None = None,
     progress: Progress | None = None,
 ) -> Features:
     """The features of photos by a frozen backbone; every photo is forwarded once and cached.
@@ -102,14 +107,18 @@ def extract_features(
         photos: A folder (with one folder per class, or without), files, or a manifest.
         runtime: What computes: ``"onnxruntime"``, ``"openvino"``, ``"litert"``, ``"tensorflow"``,
             or ``"auto"``: whichever needs the least time, see `headstart.features.choice`.
+        engine: Where it is computed: ``"local"``, ``"ray"``, or None, the one in use: see
+            `headstart.engines.use_engine`.
         progress: Called with ``(done, all)`` after each batch.
 
     Raises:
         BackboneError, MissingPackageError, DatasetError, CacheError: With what to do.
     """
     require_runtime(runtime)
+    require_engine(engine)
     prefix, manifest = load_prefix(backbone), scan_photos(photos)
-    return extract_manifest(prefix, manifest, runtime=runtime, progress=progress)
+    with use_engine(engine):
+        return extract_manifest(prefix, manifest, runtime=runtime, progress=progress)
 
 
 def scan_photos(photos: str | Path | Sequence[str | Path] | Manifest) -> Manifest:
@@ -209,16 +218,6 @@ def _open_features(
             prune_cache(max_bytes=limit)
 
 
-def read_content(sample: Sample) -> Path | Content:
-    """The path of a sample, with the digest of the scan, or what it carries in memory."""
-    if sample.content is not None:
-        content: Content = sample.content
-        return content
-    path = ScannedPath(sample.path)
-    path.digest = sample.digest
-    return path
-
-
 def _is_unchanged(sample: Sample) -> bool:
     if sample.content is not None:
         return True
@@ -259,13 +258,17 @@ class _Pass:
         self._report(left)
         if not samples:
             return
-        session = open_beside(lambda: self._open(len(samples)))
+        engine, work = current_engine(), open_forward(self._prefix, self._runtime)
         start, decoding, computing = time.perf_counter(), 0.0, 0.0
+        watch = Watch(len(samples), engine.slots) if self.is_watched else None
+        chunk = count_sent(len(samples), 2 * math.prod(self._prefix.shape))
+        results: Generator[Batch[Sample]]
+        results = engine.map(work.open, samples, lost=give_up, chunk=chunk)
         try:
-            with contextlib.closing(
-                map_photos(samples, read_content, self._prefix.image_size, padded(session))
-            ) as batches:
+            with contextlib.closing(results) as batches:
                 for batch in batches:
+                    for sample, why in batch.failures:
+                        check_is_seen(sample.path, why)
                     self.failures |= {sample.digest: reason for sample, reason in batch.failures}
                     for sample in batch.items:
                         self.failures.pop(sample.digest, None)
@@ -276,8 +279,10 @@ class _Pass:
                     self.forwarded += len(batch.items)
                     decoding += batch.seconds["decode"]
                     computing += batch.seconds["compute"]
-                    left -= len(batch.items) + len(batch.failures)
+                    left -= len(batch.order)
                     self._report(left)
+                    if watch is not None and batch.items:
+                        watch.see(batch.seconds["compute"] / len(batch.items))
         finally:
             self._cache.flush()
         # The workers do both at once; the time that passed is shared in proportion.
@@ -286,45 +291,6 @@ class _Pass:
         self.seconds["decode"] += passed * share
         self.seconds["prefix"] += passed * (1 - share)
 
-    def _open(self, photos: int) -> Session:
-        runtime = get_runtime(self._runtime)
-        session = runtime.open(self._prefix, lambda: build_prefix_model(self._prefix))
-        return watched(session, photos) if self.is_watched else session
-
     def _report(self, left: int) -> None:
         if self._progress:
             self._progress(self._total - left, self._total)
-
-
-def open_beside(open_session: Callable[[], Session]) -> Session:
-    """A session that is opened in a thread of its own, while the first photos are decoded."""
-    opened: Future[Session] = Future()
-
-    def work() -> None:
-        try:
-            opened.set_result(open_session())
-        except BaseException as error:  # it is raised where the session is used
-            opened.set_exception(error)
-
-    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return opened.result()(images)
-
-    threading.Thread(target=work, name="open session").start()
-    return run
-
-
-def padded(session: Session) -> Session:
-    """A session that always sees `BATCH_SIZE` photos.
-
-    Some kernels choose their algorithm by the batch; a photo's numbers must not depend on how many
-    others came with it.
-    """
-
-    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        short = BATCH_SIZE - len(images)
-        if short > 0:
-            blank = np.zeros((short, *images.shape[1:]), np.uint8)
-            return session(np.concatenate([images, blank]))[:-short]
-        return session(images)
-
-    return run

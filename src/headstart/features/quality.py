@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.decode import DECODE_VERSION
+from headstart.data.decode_pool import DecodePool
 from headstart.data.quality import QUALITY_MARGIN, QUALITY_SIDE, QUALITY_VERSION, measure_quality
 from headstart.data.scan import Sample
 from headstart.data.stream import map_photos
@@ -41,14 +42,15 @@ def extract_quality(
         missing = set(cache.missing(keys))
         new = list({s.digest: s for s in samples if s.digest in missing}.values())
         done = len(samples) - len(new)
+        pool = DecodePool(QUALITY_SIDE, draft_margin=QUALITY_MARGIN)
         batches = map_photos(
             new,
             lambda sample: sample.path if sample.content is None else sample.content,
             QUALITY_SIDE,
             measure_quality,
-            draft_margin=QUALITY_MARGIN,
+            pool=pool,
         )
-        with contextlib.closing(batches) as results:
+        with pool, contextlib.closing(batches) as results:
             for batch in results:
                 if batch.items:
                     cache.append([(sample.digest, 0) for sample in batch.items], batch.rows)

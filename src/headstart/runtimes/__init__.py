@@ -7,14 +7,20 @@ runtime is held to that by `headstart.testing.check_runtime`.
 from __future__ import annotations
 
 import importlib.metadata
+import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import HeadstartError, did_you_mean, require_package
+from headstart.errors import (
+    HeadstartError,
+    RuntimeMismatchError,
+    did_you_mean,
+    require_package,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -57,11 +63,15 @@ class Runtime:
         name: As the user writes it.
         packages: What must be installed; the first is the runtime itself.
         open_session: ``(prefix, build_model) → session``; see `open`.
+        write_graph: ``(prefix, build_model) → graph``, of the runtime's own kind; see `pack`.
+        open_graph: ``graph → session``.
     """
 
     name: str
     packages: tuple[str, ...]
     open_session: Callable[[Any, Callable[[], keras.Model]], Session]
+    write_graph: Callable[[Any, Callable[[], keras.Model]], bytes] | None = None
+    open_graph: Callable[[bytes], Session] | None = None
 
     @property
     def identity(self) -> str:
@@ -84,8 +94,42 @@ class Runtime:
             A function from ``(batch, size, size, 3)`` uint8 photos to ``(batch, feature)`` float32;
             it raises `HeadstartError` for photos of another form.
         """
-        session = self.open_session(prefix, build_model)
-        wanted = (prefix.image_size, prefix.image_size, 3)
+        return self._checked(self.open_session(prefix, build_model), prefix.image_size)
+
+    def pack(self, prefix: Computable, build_model: Callable[[], keras.Model]) -> PackedPrefix:
+        """A prefix as data, to be opened in another process or on another machine.
+
+        Args:
+            prefix: As in `open`.
+            build_model: Likewise.
+
+        Raises:
+            HeadstartError: The runtime has no graphs of its own.
+        """
+        if self.write_graph is None or self.open_graph is None:
+            raise HeadstartError(
+                f"The runtime {self.name} cannot send a network to other processes; choose "
+                f"another, such as {DEFAULT_RUNTIME}."
+            )
+        graph = self.write_graph(prefix, build_model)
+        return PackedPrefix(self.name, self.identity, prefix.image_size, graph)
+
+    def open_packed(self, packed: PackedPrefix) -> Session:
+        """A session on what `pack` gave; see `open`.
+
+        Raises:
+            RuntimeMismatchError: The runtime is of another version here: other numbers.
+        """
+        if packed.identity != self.identity or self.open_graph is None:
+            raise RuntimeMismatchError(
+                f"{socket.gethostname()} has the runtime {self.identity}; the run was begun with "
+                f"{packed.identity}, whose numbers may differ. Install the same on all machines."
+            )
+        return self._checked(self.open_graph(packed.graph), packed.image_size)
+
+    def _checked(self, session: Session, image_size: int) -> Session:
+        """A session that refuses photos of another form."""
+        wanted = (image_size, image_size, 3)
 
         def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
             if images.shape[1:] != wanted or images.dtype != np.uint8:
@@ -96,6 +140,31 @@ class Runtime:
             return session(images)
 
         return run
+
+
+@dataclass(frozen=True)
+class PackedPrefix:
+    """A frozen prefix as data for one runtime.
+
+    Attributes:
+        runtime: Its name.
+        identity: With its version.
+        image_size: Side of the square photos in pixels.
+        graph: Of the runtime's own kind.
+    """
+
+    runtime: str
+    identity: str
+    image_size: int
+    graph: bytes = field(repr=False)
+
+    def open(self) -> Session:
+        """A session, on any machine with the same version of the runtime.
+
+        Raises:
+            MissingPackageError, RuntimeMismatchError: The runtime is not there, or another one.
+        """
+        return get_runtime(self.runtime).open_packed(self)
 
 
 def get_version(package: str) -> str:
@@ -117,22 +186,34 @@ def shorten(error: Exception, line: int = 0) -> str:
     return lines[line] if lines else type(error).__name__
 
 
-def _open_onnxruntime(prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
+def _write_onnx(prefix: Computable, build_model: Callable[[], keras.Model]) -> bytes:
     from headstart.runtimes import onnx_runtime
 
-    return onnx_runtime.open_graph(onnx_runtime.get_graph(prefix, build_model))
+    return onnx_runtime.get_graph(prefix, build_model)
 
 
-def _open_openvino(prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
-    from headstart.runtimes import onnx_runtime, openvino_runtime
+def _open_onnxruntime(graph: bytes) -> Session:
+    from headstart.runtimes import onnx_runtime
 
-    return openvino_runtime.open_graph(onnx_runtime.get_graph(prefix, build_model))
+    return onnx_runtime.open_graph(graph)
 
 
-def _open_litert(prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
+def _open_openvino(graph: bytes) -> Session:
+    from headstart.runtimes import openvino_runtime
+
+    return openvino_runtime.open_graph(graph)
+
+
+def _write_litert(prefix: Computable, build_model: Callable[[], keras.Model]) -> bytes:
     from headstart.runtimes import litert_runtime
 
-    return litert_runtime.open_graph(litert_runtime.get_graph(prefix, build_model))
+    return litert_runtime.get_graph(prefix, build_model)
+
+
+def _open_litert(graph: bytes) -> Session:
+    from headstart.runtimes import litert_runtime
+
+    return litert_runtime.open_graph(graph)
 
 
 def _open_tensorflow(prefix: Computable, build_model: Callable[[], keras.Model]) -> Session:
@@ -141,15 +222,45 @@ def _open_tensorflow(prefix: Computable, build_model: Callable[[], keras.Model])
     return tensorflow_runtime.open_model(build_model())
 
 
+def _write_saved_model(prefix: Computable, build_model: Callable[[], keras.Model]) -> bytes:
+    from headstart.runtimes import tensorflow_runtime
+
+    return tensorflow_runtime.convert(build_model())
+
+
+def _open_saved_model(graph: bytes) -> Session:
+    from headstart.runtimes import tensorflow_runtime
+
+    return tensorflow_runtime.open_graph(graph)
+
+
+def _make_row(
+    name: str,
+    packages: tuple[str, ...],
+    write_graph: Callable[[Any, Callable[[], keras.Model]], bytes],
+    open_graph: Callable[[bytes], Session],
+) -> Runtime:
+    """A runtime whose only way to a session is by a graph."""
+
+    def open_session(prefix: Any, build_model: Callable[[], keras.Model]) -> Session:
+        return open_graph(write_graph(prefix, build_model))
+
+    return Runtime(name, packages, open_session, write_graph, open_graph)
+
+
 # In the order of preference between equals.
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
-        Runtime("onnxruntime", ("onnxruntime",), _open_onnxruntime),
-        Runtime("openvino", ("openvino",), _open_openvino),
+        _make_row("onnxruntime", ("onnxruntime",), _write_onnx, _open_onnxruntime),
+        _make_row("openvino", ("openvino",), _write_onnx, _open_openvino),
         # Its graphs are written by TensorFlow's converter, whose version shows in the numbers.
-        Runtime("litert", ("ai_edge_litert", "tensorflow"), _open_litert),
-        Runtime("tensorflow", ("tensorflow",), _open_tensorflow),
+        _make_row("litert", ("ai_edge_litert", "tensorflow"), _write_litert, _open_litert),
+        # Here it computes the model as it is; only what is sent elsewhere becomes a SavedModel.
+        Runtime(
+            *("tensorflow", ("tensorflow",), _open_tensorflow),
+            *(_write_saved_model, _open_saved_model),
+        ),
     )
 }
 

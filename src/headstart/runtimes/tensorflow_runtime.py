@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +26,65 @@ def open_model(model: keras.Model) -> Session:
 
     The session raises `BackboneError` where it cannot compute.
     """
+    return _make_session(_make_function(model))
+
+
+def convert(model: keras.Model) -> bytes:
+    """The same as data: a SavedModel with its variables, as the bytes of a zip archive.
+
+    Raises:
+        BackboneError: TensorFlow cannot save the model.
+    """
+    import tensorflow as tf
+
+    # A Keras 3 model does not keep its variables where TensorFlow looks for them.
+    module = tf.Module()
+    module.forward, module.held = (
+        _make_function(model),
+        [variable.value for variable in model.variables],
+    )
+    stream = io.BytesIO()
+    with tempfile.TemporaryDirectory(prefix="headstart-") as name:
+        folder = Path(name)
+        try:
+            tf.saved_model.save(module, str(folder))
+        except Exception as error:  # TensorFlow's errors share no base but Exception
+            raise BackboneError(
+                f"{model.name} cannot be saved by TensorFlow: {shorten(error)}. Choose another "
+                "runtime, such as onnxruntime."
+            ) from error
+        with zipfile.ZipFile(stream, "w") as archive:
+            for path in sorted(folder.rglob("*")):
+                archive.write(path, path.relative_to(folder))
+    return stream.getvalue()
+
+
+def open_graph(graph: bytes) -> Session:
+    """A session on what `convert` gave; as `open_model`."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        with zipfile.ZipFile(io.BytesIO(graph)) as archive:
+            archive.extractall(folder)
+        module = tf.saved_model.load(folder)
+
+    def run(photos: Any) -> Any:
+        return module.forward(photos)  # not the function alone: the module holds its variables
+
+    return _make_session(run)
+
+
+def _make_function(model: keras.Model) -> Any:
     import tensorflow as tf
 
     def forward(photos: Any) -> Any:
         return model(tf.cast(photos, tf.float32), training=False)
 
     specification = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
-    function = tf.function(forward, input_signature=[specification])
+    return tf.function(forward, input_signature=[specification])
 
+
+def _make_session(function: Callable[[Any], Any]) -> Session:
     def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         try:
             return np.asarray(function(images), np.float32)

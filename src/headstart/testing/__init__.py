@@ -10,10 +10,12 @@ from headstart.testing.backbones import (
     measure_sensitivity,
     settle,
 )
+from headstart.testing.engines import check_engine
 from headstart.testing.runtimes import check_runtime
 
 __all__ = [
     "check_backbone",
+    "check_engine",
     "check_runtime",
     "measure_agreement",
     "measure_bundle",

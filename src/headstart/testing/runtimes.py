@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from headstart.data.stream import BATCH_SIZE
 from headstart.errors import HeadstartError
-from headstart.features.extract import padded
+from headstart.features.forward import padded
 from headstart.models.backbones import DEFAULT_BACKBONE
 from headstart.models.boundary import build_prefix_model
 from headstart.models.loaders import load_prefix
@@ -33,8 +33,8 @@ def check_runtime(runtime: Runtime, backbone: str | keras.Model = DEFAULT_BACKBO
 
     It agrees with TensorFlow within `TOLERANCE`; gives one float32 row per photo for a batch of any
     size, which depends neither on the other photos nor on the padding; may be called from several
-    threads; leaves the photos and earlier rows alone; refuses photos of another form with a
-    sentence.
+    threads; gives the same rows where it was sent as data; leaves the photos and earlier rows
+    alone; refuses photos of another form with a sentence.
 
     Args:
         runtime: A row of `RUNTIMES`, or one of your own.
@@ -58,6 +58,12 @@ def check_runtime(runtime: Runtime, backbone: str | keras.Model = DEFAULT_BACKBO
     _check_rows(session, images, expected)
     _check_padding(padded(session), images)
     _check_threads(session, images)
+    if runtime.write_graph is not None:
+        packed = runtime.pack(prefix, lambda: build_prefix_model(prefix))
+        require(
+            np.array_equal(runtime.open_packed(packed)(images), session(images)),
+            "what was packed for another process gives other rows",
+        )
     _check_refusals(session, images)
 
 

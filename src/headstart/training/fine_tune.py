@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.data.scan import Manifest
 from headstart.errors import HeadstartError
 from headstart.features.activations import open_activations
-from headstart.features.extract import padded
+from headstart.features.forward import padded
 from headstart.models.boundary import INPUT, Boundary, Prefix, build_prefix_model, cut_prefix
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune

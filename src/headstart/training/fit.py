@@ -40,7 +40,7 @@ from headstart.training.measure import (
     cross_validate_probe,
     select_rows,
 )
-from headstart.training.notes import describe_classes
+from headstart.training.notes import describe_classes, describe_engine
 from headstart.training.plan import Plan, make_plan, measure_pace
 from headstart.training.probe import Probe, fit_probe, import_solver_beside
 from headstart.training.stopwatch import Stopwatch
@@ -208,6 +208,7 @@ def train(
         *unseen,
         *describe_leaks(split, features.samples, pairs),
         *describe_classes(split, class_names, use_all),
+        *describe_engine(tuning is not None),
     )
     return Training(
         class_names=class_names,

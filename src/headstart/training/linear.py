@@ -13,9 +13,7 @@ Labels are not weighted: their thresholds are chosen for them (`choose_threshold
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +22,7 @@ import numpy.typing as npt
 
 from headstart.data.stratify import Fold
 from headstart.task import MULTILABEL, REGRESSION, Task
+from headstart.training.fits import Fits
 from headstart.training.logistic import FINAL_TOLERANCE, PATH_TOLERANCE, Floats, Rotated
 from headstart.training.probe import STRENGTHS
 
@@ -121,15 +120,15 @@ def _follow_path(
         return (), np.empty((0, targets.shape[1]), np.float32)
     found = np.full((len(solver.strengths), *targets.shape), np.nan, np.float32)
 
-    def hold_out(fold: Fold) -> None:
+    def hold_out(fold: Fold) -> Floats:
         train, held_out = fold
         solved = solver.solve(train, solver.strengths, PATH_TOLERANCE)
-        for number, solution in enumerate(solved):
-            sums = solver.rotated[held_out] @ solution[:-1] + solution[-1]
-            found[number, held_out] = activate(sums, task)
+        sums = [solver.rotated[held_out] @ solution[:-1] + solution[-1] for solution in solved]
+        return np.stack([activate(each, task) for each in sums])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(hold_out, folds))
+    answers = Fits(hold_out, len(targets)).map(folds)
+    for (_, held_out), rows in zip(folds, answers, strict=True):
+        found[:, held_out] = rows
     losses = [solver.measure(rows) for rows in found]
     path = tuple(Loss(*pair) for pair in zip(solver.strengths, losses, strict=True))
     return path, found[int(np.argmin(losses))]

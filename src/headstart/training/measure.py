@@ -24,7 +24,8 @@ from headstart.evaluation.intervals import (
 from headstart.evaluation.metrics import Evaluation, evaluate
 from headstart.evaluation.novelty import measure_distances
 from headstart.evaluation.trust import Trust, measure_trust
-from headstart.features.extract import Features, read_content
+from headstart.features.extract import Features
+from headstart.features.forward import read_content
 from headstart.runtimes.onnx_runtime import open_outputs
 from headstart.training.probe import Probe, hold_out
 from headstart.training.trust import References, list_labels

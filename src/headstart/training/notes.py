@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from headstart.data.split import Split
+from headstart.engines import current_engine
 from headstart.training.probe import UNEVEN
 
 
@@ -33,4 +34,15 @@ def describe_classes(split: Split, class_names: tuple[str, ...], use_all: bool) 
         yield (
             "No photos were set aside for a test, because every class has fewer than three groups "
             "of photos: nothing is known about the accuracy. Add photos, or give some with --test."
+        )
+
+
+def describe_engine(is_tuned: bool) -> Iterator[str]:
+    """What did not run where the user may think it did."""
+    engine = current_engine()
+    if is_tuned and engine.is_remote:
+        yield (
+            f"Fine-tuning ran on this machine; the engine {engine.name} computed the photos' "
+            "activations before the part that was trained (none of them with live views, or where "
+            "all of the network was trained)."
         )

@@ -19,7 +19,7 @@ from headstart.data.scan import Sample
 from headstart.data.stream import BATCH_SIZE, decode_chunk
 from headstart.data.views import get_source_size, make_view
 from headstart.errors import DatasetError
-from headstart.features.extract import read_content
+from headstart.features.forward import read_content
 from headstart.runtimes import Session
 from headstart.training.source import Source
 

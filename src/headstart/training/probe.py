@@ -23,15 +23,14 @@ The solver itself is SciPy's L-BFGS-B, started where the neighbouring strengths 
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from headstart.training.fits import Fits
 from headstart.training.logistic import PATH_TOLERANCE, Floats, Labels, Problem
 
 # Strengths that are tried, as scikit-learn's C: the features have unit variance, so the useful
@@ -111,8 +110,6 @@ def fit_probe(
 
     weights = balance_classes(labels, num_classes)
     folds = list(folds)
-    # NumPy and SciPy each bring an OpenBLAS; alternating between two pools of spinning threads is
-    # five times slower than one thread. The folds run side by side instead.
     with threadpool_limits(1, user_api="blas"):
         problem = Problem(features, labels, weights)
         path, held_out, near = _follow_path(problem, labels, folds, strengths)
@@ -167,15 +164,24 @@ def hold_out(
     every = [list(folds) for folds in repeats]
     found = np.full((len(every), len(labels), num_classes), np.nan, np.float32)
 
-    def solve(task: tuple[int, Fold]) -> None:
-        number, (train, held_out) = task
-        solution = problem.solve(train, strength, None, PATH_TOLERANCE)
-        found[number, held_out] = problem.rotated[held_out] @ solution[:-1] + solution[-1]
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1, user_api="blas"):
         problem = Problem(features, labels, balance_classes(labels, num_classes), variance)
-        list(pool.map(solve, [(i, fold) for i, folds in enumerate(every) for fold in folds]))
+
+        def solve(fold: Fold) -> Floats:
+            train, held_out = fold
+            solution = problem.solve(train, strength, None, PATH_TOLERANCE)
+            return _hold_out(problem, held_out, solution)
+
+        tasks = [(number, fold) for number, folds in enumerate(every) for fold in folds]
+        logits = Fits(solve, len(labels)).map(fold for _, fold in tasks)
+        for (number, (_, held_out)), rows in zip(tasks, logits, strict=True):
+            found[number, held_out] = rows
     return found
+
+
+def _hold_out(problem: Problem, rows: npt.NDArray[np.intp], solution: Floats) -> Floats:
+    logits: Floats = problem.rotated[rows] @ solution[:-1] + solution[-1]
+    return logits
 
 
 def import_solver_beside() -> None:
@@ -215,33 +221,34 @@ def _follow_path(
     path: list[Strength] = []
     kept = np.full((len(labels), problem.num_classes), np.nan, np.float32)
     found, near = kept.copy(), None
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for strength in strengths:
 
-            def solve(number: int, strength: float = strength) -> tuple[float, int]:
-                train, held_out = folds[number]
-                start = _extrapolate(solved[number])
-                solution = problem.solve(train, strength, start, PATH_TOLERANCE)
-                solved[number] = [*solved[number][-1:], solution]
-                logits = problem.rotated[held_out] @ solution[:-1] + solution[-1]
-                found[held_out] = logits
-                probabilities = softmax(logits)
-                truth = labels[held_out]
-                chosen = probabilities[np.arange(len(truth)), truth]
-                losses = -np.log(np.maximum(chosen, 1e-12))
-                return float(losses.sum()), int((probabilities.argmax(1) == truth).sum())
+    def solve(task: tuple[Fold, float, Floats | None]) -> tuple[Floats, Floats]:
+        (train, held_out), strength, start = task
+        solution = problem.solve(train, strength, start, PATH_TOLERANCE)
+        return solution, _hold_out(problem, held_out, solution)
 
-            results = list(pool.map(solve, range(len(folds))))
-            count = sum(len(held_out) for _, held_out in folds)
-            loss, right = (sum(column) / count for column in zip(*results, strict=True))
-            path.append(Strength(strength, loss, right))
-            if loss == min(step.log_loss for step in path):
-                kept[:] = found
-                near = np.asarray(np.mean([steps[-1] for steps in solved], 0))
-            # The curve has one valley, apart from noise: two steps well above the best end it.
-            best = min(step.log_loss for step in path)
-            if min(step.log_loss for step in path[-2:]) > _WELL_ABOVE * best:
-                break
+    fits = Fits(solve, len(labels))
+    for strength in strengths:
+        starts = [_extrapolate(steps) for steps in solved]
+        results = fits.map((folds[n], strength, start) for n, start in enumerate(starts))
+        loss = right = 0.0
+        for number, (solution, logits) in enumerate(results):
+            solved[number] = [*solved[number][-1:], solution]
+            held_out = folds[number][1]
+            found[held_out] = logits
+            probabilities, truth = softmax(logits), labels[held_out]
+            chosen = probabilities[np.arange(len(truth)), truth]
+            loss += float(-np.log(np.maximum(chosen, 1e-12)).sum())
+            right += int((probabilities.argmax(1) == truth).sum())
+        count = sum(len(held_out) for _, held_out in folds)
+        path.append(Strength(strength, loss / count, right / count))
+        if path[-1].log_loss == min(step.log_loss for step in path):
+            kept[:] = found
+            near = np.asarray(np.mean([steps[-1] for steps in solved], 0))
+        # The curve has one valley, apart from noise: two steps well above the best end it.
+        best = min(step.log_loss for step in path)
+        if min(step.log_loss for step in path[-2:]) > _WELL_ABOVE * best:
+            break
     return tuple(path), kept, near
 
 

@@ -18,7 +18,7 @@ from headstart.data.scan import Manifest, Sample
 from headstart.data.split import Split, check_classes
 from headstart.data.stratify import Fold, deal_folds
 from headstart.data.targets import encode_targets, list_names, make_strata
-from headstart.errors import DatasetError, HeadstartError
+from headstart.errors import DatasetError, HeadstartError, require_package
 from headstart.evaluation.labels import LabelsEvaluation, LabelTrust
 from headstart.evaluation.tasks import evaluate_answers, measure_probability
 from headstart.evaluation.values import ValueEvaluation, ValueTrust, fit_half_widths
@@ -44,7 +44,12 @@ def check_task_recipe(recipe: Recipe, task: Task, is_budgeted: bool) -> Recipe:
 
     Raises:
         HeadstartError: Something else was asked for.
+        MissingPackageError: What the recipe needs is not installed.
     """
+    if recipe.fine_tune is not None or recipe.name == "search":
+        require_package("tensorflow", "keras", purpose="fine-tuning")
+    if recipe.name == "search":
+        require_package("optuna", purpose="searching for settings")
     if task is CLASSIFICATION:
         return recipe
     if is_budgeted:
