@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from headstart import runs
 from headstart.errors import HeadstartError, OutputExistsError, RunError
 from headstart.runs import FORMAT, PREDICTIONS, RECORD, SPLIT, Answered, Run, load_run, save_run
 
@@ -81,6 +82,25 @@ def test_writing_over_a_run_needs_force(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="--force"):
         save(tmp_path)
     save_run(Run({"seed": 8}), folder, force=True)
+    assert load_run(folder).record["seed"] == 8
+
+
+def test_what_a_killed_process_left_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, folder = runs.write_bytes, tmp_path / "a.run"
+
+    def stop(path: Path, *parts: bytes) -> None:
+        if path.name == "run.json":
+            path.with_name(".run.json.4194303.0123abcd.tmp").write_bytes(b"{")
+            raise KeyboardInterrupt
+        write(path, *parts)
+
+    monkeypatch.setattr(runs, "write_bytes", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_run(Run({"seed": 7}), folder)
+    monkeypatch.undo()
+    save_run(Run({"seed": 8}), folder)
     assert load_run(folder).record["seed"] == 8
 
 

@@ -121,16 +121,24 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 _STALE_SECONDS = 3600.0
 
 
+def is_temporary(name: str, path: Path) -> bool:
+    """Whether a file of this name is one that `atomic_write` makes for ``path``.
+
+    >>> is_temporary(".a.csv.17.0123abcd.tmp", Path("a.csv"))
+    True
+    """
+    return bool(re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.[0-9a-f]{{8}}\.tmp", name))
+
+
 def sweep_temporary(path: Path) -> None:
     """Remove what killed writes of ``path`` have left beside it, an hour after they ended.
 
     Only names of `atomic_write` for this very path are touched; another process that is writing it
     right now keeps its file.
     """
-    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.[0-9a-f]{{8}}\.tmp")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            if is_temporary(entry.name, path) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):
                     if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
                         Path(entry.path).unlink()

@@ -23,7 +23,7 @@ from typing import Any
 
 from headstart.bundle import WEIGHTS, Bundle, load_bundle
 from headstart.errors import OutputExistsError, RunError
-from headstart.files import digest_bytes, dump_table, write_bytes
+from headstart.files import digest_bytes, dump_table, is_temporary, write_bytes
 
 FORMAT = 1
 RECORD, PREDICTIONS, SPLIT = "run.json", "predictions.csv", "split.csv"
@@ -135,9 +135,9 @@ def check_run_output(folder: Path, force: bool) -> None:
     """
     if not folder.parent.is_dir():
         raise RunError(f"The folder {folder.parent} does not exist. Create it, or choose another.")
-    if not folder.exists():
+    if not folder.exists() or _is_begun(folder):
         return
-    if not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if not (folder / RECORD).is_file():
         raise OutputExistsError(
             f"{folder} exists and is no record of a run. Move it, or choose another name."
         )
@@ -145,6 +145,17 @@ def check_run_output(folder: Path, force: bool) -> None:
         raise OutputExistsError(
             f"{folder} exists already. Choose another name, or overwrite it with --force."
         )
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether it is empty, or what a process left that was killed before it wrote the record."""
+    if not folder.is_dir() or (folder / RECORD).exists():
+        return False
+    ours = [folder / name for name in (PREDICTIONS, SPLIT, RECORD)]
+    return all(
+        any(found == path or is_temporary(found.name, path) for path in ours)
+        for found in folder.iterdir()
+    )
 
 
 def load_run(path: Path) -> Run:
