@@ -190,12 +190,14 @@ def main() -> None:
         body = Path(folder) / "body"
         head = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
         body.write_bytes(head + photo + b"\r\n--edge--\r\n")
-        alone = measure_in_process(bundle, photo, 1000)
-        rows.append({"row": "in this process, without HTTP", "per second": alone})
+        before = measure_in_process(bundle, photo, 1000)
         ours = [sys.executable, "-m", "headstart", "serve", str(bundle), "--port", "8931"]
         server = Server(ours, 8931)
         load(server, body, 8, 3)
         full = load(server, body, 16, options.seconds)
+        # On both sides of it: the machine is faster at some times than at others.
+        alone = (before + measure_in_process(bundle, photo, 1000)) / 2
+        rows.append({"row": "in this process, without HTTP", "per second": alone})
         rows.append({"row": "headstart serve, saturated", "connections": 16, **full})
         rows[-1]["of in process"] = full["per second"] / alone
         for connections in (1, 2, 4):
