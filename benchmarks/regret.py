@@ -101,7 +101,9 @@ def main() -> None:
         regrets.append(regret)
         rows += found
         mean = {"row": "mean regret", "recipe": AUTO, "regret": float(np.mean(regrets))}
-        save_rows("regret", [*rows, mean], options)
+        every = [*rows, mean]
+        columns = list(dict.fromkeys(key for row in every for key in row))
+        save_rows("regret", [{key: row.get(key, "") for key in columns} for row in every], options)
 
 
 if __name__ == "__main__":

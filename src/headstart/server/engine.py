@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.album import Album
 from headstart.bundle import GRAPH
 from headstart.errors import UnreadablePhotoError
 from headstart.explain import Explainer, Explanation
@@ -20,7 +17,6 @@ from headstart.predictor import Prediction, Predictor
 from headstart.server.lane import Lanes, Photo
 from headstart.server.metrics import Metrics
 from headstart.server.settings import RequestError
-from headstart.task import require_task
 
 
 class Engine:
@@ -42,7 +38,6 @@ class Engine:
     ) -> None:
         self.name, self.predictor, self.path = name, predictor, path
         self._settings, self._metrics = lanes.settings, metrics
-        require_task(predictor.task, f"Serving {self.path}")
         self.class_names = self.predictor.class_names
         self.image_size = self.predictor.bundle.image_size
         self.digest = str(self.predictor.bundle.manifest["members"][GRAPH]["sha256"])
@@ -121,38 +116,3 @@ class Engine:
     @functools.cached_property
     def _explainer(self) -> Explainer:
         return Explainer(self.predictor.bundle)
-
-
-def describe(
-    engine: Engine, prediction: Prediction[Any], has_similar: bool = False
-) -> dict[str, Any]:
-    """All that is said of a photo, as plain data; where asked for, with similar photos."""
-    if prediction.problem is not None:
-        return {"problem": prediction.problem}
-    names = engine.class_names
-    odds = {name: float(p) for name, p in zip(names, prediction.probabilities, strict=True)}
-    names_of_set = prediction.prediction_set
-    told = {
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "probabilities": odds,
-        "set": None if names_of_set is None else list(names_of_set),
-        "sure": prediction.is_sure,
-        "novelty": prediction.novelty,
-        "novel": prediction.is_novel,
-        "problem": None,
-    }
-    album = engine.predictor.album
-    if has_similar:
-        found = [] if album is None else [(album, number) for number in prediction.similar]
-        told["similar"] = [_show_trained(engine, *each) for each in found]
-    return told
-
-
-def _show_trained(engine: Engine, album: Album, number: int) -> dict[str, str | None]:
-    """Class and picture of a training photo; the latter as an address that holds it."""
-    picture = base64.b64encode(album.pictures[number]).decode()
-    return {
-        "label": engine.class_names[album.labels[number]],
-        "picture": f"data:image/jpeg;base64,{picture}" if picture else None,
-    }

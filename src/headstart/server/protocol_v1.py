@@ -12,8 +12,12 @@ from fastapi import APIRouter, Request
 from headstart.predictor import Prediction
 from headstart.server.bodies import decode_base64, describe_json, find_deadline, read_json
 from headstart.server.engine import Engine
+from headstart.server.outputs import list_columns
 from headstart.server.registry import VERSION, Registry
 from headstart.server.settings import RequestError
+from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
+
+_TYPES = {"FP32": "DT_FLOAT", "BYTES": "DT_STRING", "BOOL": "DT_BOOL"}
 
 _PHOTO = {
     "type": "object",
@@ -60,14 +64,16 @@ def make_router(registry: Registry) -> APIRouter:
         }
 
     # Starlette's parameters take a colon, so that the verb is cut off here.
-    @router.post("/{target}", summary="NAME:predict, NAME:classify", openapi_extra=_BODY)
+    @router.post(
+        "/{target}", summary="NAME:predict, NAME:classify, NAME:regress", openapi_extra=_BODY
+    )
     async def call(request: Request, target: str) -> dict[str, Any]:
         name, verb = _cut_verb(request, target)
         return await _answer(registry, registry.get(name), verb, request)
 
     @router.post(
         "/{name}/versions/{target}",
-        summary="VERSION:predict, VERSION:classify",
+        summary="VERSION:predict, VERSION:classify, VERSION:regress",
         openapi_extra=_BODY,
     )
     async def call_version(request: Request, name: str, target: str) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def make_router(registry: Registry) -> APIRouter:
 
 def _cut_verb(request: Request, target: str) -> tuple[str, str]:
     first, colon, verb = target.rpartition(":")
-    if not colon or verb not in ("predict", "classify"):
+    if not colon or verb not in ("predict", "classify", "regress"):
         raise RequestError(404, f"There is nothing at {request.url.path}; see /docs.")
     return first, verb
 
@@ -91,6 +97,8 @@ async def _answer(
     deadline = find_deadline(request, registry.settings)
     if verb == "classify":
         return await _classify(engine, body, deadline)
+    if verb == "regress":
+        return await _regress(engine, body, deadline)
     return await _predict(engine, body, deadline)
 
 
@@ -114,7 +122,20 @@ async def _predict(engine: Engine, body: dict[str, Any], deadline: float) -> dic
     return {"outputs": {key: [row[key] for row in rows] for key in rows[0]}}
 
 
+async def _regress(engine: Engine, body: dict[str, Any], deadline: float) -> dict[str, Any]:
+    _require(engine, "regress", REGRESSION)
+    answers = _check_all(await engine.answer(_read_photos(body.get("examples")), deadline))
+    return {"results": [each.value for each in answers]}
+
+
+def _require(engine: Engine, verb: str, *tasks: Task) -> None:
+    task = engine.predictor.task
+    if task not in tasks:
+        raise RequestError(400, f"{engine.name} has the task {task.name}, which is no {verb}.")
+
+
 async def _classify(engine: Engine, body: dict[str, Any], deadline: float) -> dict[str, Any]:
+    _require(engine, "classify", CLASSIFICATION, MULTILABEL)
     answers = _check_all(await engine.answer(_read_photos(body.get("examples")), deadline))
     return {
         "results": [
@@ -161,16 +182,8 @@ def _check_all(answers: list[Prediction[int]]) -> list[Prediction[int]]:
 
 def _make_row(engine: Engine, said: Prediction[int]) -> dict[str, Any]:
     """As the exported SavedModel's outputs."""
-    row: dict[str, Any] = {
-        "probabilities": [float(value) for value in said.probabilities],
-        "label": said.label,
-        "probability": said.probability,
-    }
-    if said.prediction_set is not None:
-        row["set"] = [name in said.prediction_set for name in engine.class_names]
-    if said.is_sure is not None:
-        row["is_sure"] = said.is_sure
-    return row
+    columns = list_columns(engine.predictor)
+    return {c.name: c.collect([said], engine.class_names).tolist()[0] for c in columns}
 
 
 def _describe_signature(engine: Engine) -> dict[str, Any]:
@@ -180,12 +193,9 @@ def _describe_signature(engine: Engine) -> dict[str, Any]:
 
     count = len(engine.class_names)
     outputs = {
-        "probabilities": tensor("DT_FLOAT", -1, count),
-        "label": tensor("DT_STRING", -1),
-        "probability": tensor("DT_FLOAT", -1),
+        column.name: tensor(_TYPES[column.kind], -1, *([count] if column.is_wide else ()))
+        for column in list_columns(engine.predictor)
     }
-    if engine.predictor.trust is not None:
-        outputs |= {"set": tensor("DT_BOOL", -1, count), "is_sure": tensor("DT_BOOL", -1)}
     return {
         "serving_default": {
             "inputs": {"image_bytes": tensor("DT_STRING", -1)},

@@ -26,11 +26,12 @@ from headstart.server.bodies import (
 )
 from headstart.server.engine import Engine
 from headstart.server.lane import Photo
+from headstart.server.outputs import COLUMNS, list_columns
 from headstart.server.registry import VERSION, Registry
 from headstart.server.settings import RequestError
 
 _LENGTH = "inference-header-content-length"
-_OUTPUTS = ("probabilities", "label", "probability", "is_sure")
+_OUTPUTS = sorted({column.name for columns in COLUMNS.values() for column in columns})
 _BODY = describe_json(
     {
         "type": "object",
@@ -58,7 +59,7 @@ _BODY = describe_json(
                 "items": {
                     "type": "object",
                     "properties": {
-                        "name": {"type": "string", "enum": list(_OUTPUTS)},
+                        "name": {"type": "string", "enum": _OUTPUTS},
                         "parameters": {"type": "object"},
                     },
                     "required": ["name"],
@@ -68,7 +69,6 @@ _BODY = describe_json(
         "required": ["inputs"],
     }
 )
-_KINDS = {"probabilities": "FP32", "label": "BYTES", "probability": "FP32", "is_sure": "BOOL"}
 
 
 def make_router(registry: Registry) -> APIRouter:
@@ -129,22 +129,21 @@ def _check_ready(registry: Registry) -> None:
 
 
 def _describe(engine: Engine) -> dict[str, Any]:
-    shapes = {"probabilities": [-1, len(engine.class_names)]}
+    count = len(engine.class_names)
     return {
         "name": engine.name,
         "versions": [VERSION],
         "platform": "headstart_onnx",
         "inputs": [{"name": "image_bytes", "datatype": "BYTES", "shape": [-1]}],
         "outputs": [
-            {"name": name, "datatype": _KINDS[name], "shape": shapes.get(name, [-1])}
-            for name in _list_outputs(engine)
+            {
+                "name": column.name,
+                "datatype": column.kind,
+                "shape": [-1, count] if column.is_wide else [-1],
+            }
+            for column in list_columns(engine.predictor)
         ],
     }
-
-
-def _list_outputs(engine: Engine) -> list[str]:
-    has_trust = engine.predictor.trust is not None
-    return [name for name in _OUTPUTS if has_trust or name != "is_sure"]
 
 
 def _cut(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
@@ -247,7 +246,7 @@ def _respond(engine: Engine, head: dict[str, Any], answers: list[Prediction[int]
 
 def _read_wanted(engine: Engine, head: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Names and parameters of the outputs that are asked for; all by default."""
-    known = _list_outputs(engine)
+    known = [column.name for column in list_columns(engine.predictor)]
     wanted = head.get("outputs") or [{"name": name} for name in known]
     if not isinstance(wanted, list):
         raise RequestError(400, f"The outputs are {wanted!r}, not a list.")
@@ -271,11 +270,8 @@ def _collect(
         if type(top) is not int or top < 1 or name != "probabilities":
             raise RequestError(400, "classification is a number from 1 on, of probabilities.")
         return "BYTES", np.array([_rank(engine, each, top) for each in answers], object)
-    if name == "probabilities":
-        return "FP32", np.stack([each.probabilities for each in answers]).astype(np.float32)
-    values = [getattr(each, name) for each in answers]
-    kinds = {"FP32": np.float32, "BOOL": np.bool_, "BYTES": object}
-    return _KINDS[name], np.array(values, kinds[_KINDS[name]])
+    (column,) = [each for each in list_columns(engine.predictor) if each.name == name]
+    return column.kind, column.collect(answers, engine.class_names)
 
 
 def _rank(engine: Engine, said: Prediction[int], top: int) -> list[str]:

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from headstart.errors import HeadstartError, MissingPackageError
 from headstart.server.bodies import Answer, describe_body, find_deadline, read_files
-from headstart.server.engine import describe
+from headstart.server.outputs import describe
 from headstart.server.registry import Registry
 from headstart.server.settings import RequestError
 
@@ -59,7 +59,7 @@ def make_router(registry: Registry) -> APIRouter:
         told = []
         for engine, answers in zip(engines, await _gather(jobs), strict=True):
             rows = [
-                {"file": name, **describe(engine, said, similar)}
+                {"file": name, **describe(engine.predictor, said, similar)}
                 for (name, _), said in zip(found, answers, strict=True)
             ]
             told.append({"model": engine.name, "results": rows})
@@ -71,7 +71,12 @@ def make_router(registry: Registry) -> APIRouter:
     @router.get("/models", summary="What is served")
     async def models() -> dict[str, Any]:
         rows = [
-            {"name": e.name, "class_names": list(e.class_names), "digest": e.digest}
+            {
+                "name": e.name,
+                "task": e.predictor.task.name,
+                "class_names": list(e.class_names),
+                "digest": e.digest,
+            }
             for e in registry.engines.values()
         ]
         return {"models": rows, "files": registry.settings.files}
