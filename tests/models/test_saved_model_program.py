@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import saved_models
+from conftest import needs_time
 
 from headstart import load_backbone
 from headstart.errors import BackboneError
@@ -49,6 +50,7 @@ def test_networks_are_let_through(path: Callable[[], Path]) -> None:
     check_program(path())
 
 
+@needs_time
 @pytest.mark.parametrize("name", ["MobileNetV3Small"])
 def test_networks_of_keras_are_let_through(name: str, tmp_path: Path) -> None:
     import keras

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from conftest import needs_time
 from small_network import CLASSES, build_small
 
 from headstart.models.unfreeze import resolve_unfreeze
@@ -77,6 +78,7 @@ print(json.dumps({**found, "shared": shared}))
 """
 
 
+@needs_time
 def test_two_devices_train_as_one(digits_folder: Path, cache: Path) -> None:
     here = str(Path(__file__).parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path])}

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from conftest import needs_time
 from small_network import CLASSES, SAMPLES, SHAPE, Array, build_small
 
 from headstart.models.boundary import cut
@@ -85,7 +86,13 @@ def test_the_same_run_gives_the_same_bits(source: Array, labels: np.ndarray) -> 
 
 
 @pytest.mark.parametrize(
-    ("steps", "batchnorm"), [(1, "inference"), (3, "inference"), (5, "train"), (8, "inference")]
+    ("steps", "batchnorm"),
+    [
+        (1, "inference"),
+        (3, "inference"),
+        (5, "train"),
+        pytest.param(8, "inference", marks=needs_time),
+    ],
 )
 def test_a_run_that_was_killed_ends_in_the_same_bits(
     source: Array,
