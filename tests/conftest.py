@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 CLASSES, PHOTOS_PER_CLASS = ("0", "1", "2", "3"), 20
+DRAWN = 60
 
 needs_time = pytest.mark.skipif(
     "HEADSTART_TEST_DEEP" not in os.environ,
@@ -102,3 +103,66 @@ def trained(digits_folder: Path, cache: Path) -> Any:
 def trained_bundle(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of `trained`; not to be changed."""
     return trained.save(tmp_path_factory.mktemp("bundle") / "digits.headstart")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`DRAWN` photos with a red or a blue square, both or neither, and others with a white one.
+
+    ``labels.csv`` has the colours of the former, ``sizes.csv`` the sizes of the latter.
+    """
+    folder = tmp_path_factory.mktemp("drawn")
+    rng = np.random.default_rng(0)
+    labels, sizes = ["path,label"], ["path,label"]
+    for number in range(DRAWN):
+        pixels = rng.integers(90, 160, (48, 48, 3))
+        side = int(rng.integers(8, 22))
+        names = []
+        for place, (name, colour) in enumerate((("red", 0), ("blue", 2))):
+            if rng.random() < 0.5:
+                square = pixels[2 : 2 + side, 2 + 24 * place : 2 + 24 * place + side]
+                square[:] = 0
+                square[..., colour] = 255
+                names.append(name)
+        (folder / f"{number}.png").write_bytes(encode(pixels))
+        white = np.full((48, 48, 3), 30)
+        white[24 - side : 24 + side, 24 - side : 24 + side] = 230
+        (folder / f"size{number}.png").write_bytes(encode(white + rng.integers(0, 20, (48, 48, 3))))
+        labels.append(f"{number}.png,{';'.join(names)}")
+        sizes.append(f"size{number}.png,{side / 4}")
+    (folder / "labels.csv").write_text("\n".join(labels))
+    (folder / "sizes.csv").write_text("\n".join([*sizes, "0.png,wide"]))
+    return folder
+
+
+def _fit_drawn(name: str, task: str, folder: Path) -> Any:
+    from headstart import ImageClassifier
+
+    fitted = ImageClassifier(task=task).fit(folder / f"{name}.csv")
+    fitted.save(folder / f"{name}.headstart")
+    fitted.save_run(folder / f"{name}.run")
+    return fitted
+
+
+@pytest.fixture(scope="session")
+def fitted_labels(drawn: Path, cache: Path) -> Any:
+    """Fitted on the labels of `drawn`, where it is saved beside them; not to be changed."""
+    return _fit_drawn("labels", "multilabel", drawn)
+
+
+@pytest.fixture(scope="session")
+def fitted_sizes(drawn: Path, cache: Path) -> Any:
+    """Fitted on the sizes of `drawn`, where it is saved beside them; not to be changed."""
+    return _fit_drawn("sizes", "regression", drawn)
+
+
+def build_network(size: int) -> Any:
+    """A Keras model of three convolutions with random weights, for photos of that many pixels."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    photos = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(photos)
+    for filters in (16, 32, 64):
+        x = keras.layers.Conv2D(filters, 3, 2, "same", activation="relu")(x)
+    return keras.Model(photos, x, name="small")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import encode
+from conftest import DRAWN
 from typer.testing import CliRunner
 
 from headstart import ImageClassifier, fine_tune, load
@@ -26,55 +26,6 @@ from headstart.evaluation.values import ValueEvaluation
 from headstart.suggestions import suggest_photos
 from headstart.task import REGRESSION
 
-PHOTOS = 60
-
-
-def draw(folder: Path) -> None:
-    """Photos with a red or a blue square, both or neither, and tables of that and of its size."""
-    rng = np.random.default_rng(0)
-    labels, sizes = ["path,label"], ["path,label"]
-    for number in range(PHOTOS):
-        pixels = rng.integers(90, 160, (48, 48, 3))
-        side = int(rng.integers(8, 22))
-        names = []
-        for place, (name, colour) in enumerate((("red", 0), ("blue", 2))):
-            if rng.random() < 0.5:
-                square = pixels[2 : 2 + side, 2 + 24 * place : 2 + 24 * place + side]
-                square[:] = 0
-                square[..., colour] = 255
-                names.append(name)
-        (folder / f"{number}.png").write_bytes(encode(pixels))
-        white = np.full((48, 48, 3), 30)
-        white[24 - side : 24 + side, 24 - side : 24 + side] = 230
-        (folder / f"size{number}.png").write_bytes(encode(white + rng.integers(0, 20, (48, 48, 3))))
-        labels.append(f"{number}.png,{';'.join(names)}")
-        sizes.append(f"size{number}.png,{side / 4}")
-    (folder / "labels.csv").write_text("\n".join(labels))
-    (folder / "sizes.csv").write_text("\n".join([*sizes, "0.png,wide"]))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("tasks")
-    draw(found)
-    return found
-
-
-@pytest.fixture(scope="module")
-def labels(folder: Path, cache: Path) -> ImageClassifier:
-    fitted = ImageClassifier(task="multilabel").fit(folder / "labels.csv")
-    fitted.save(folder / "labels.headstart")
-    fitted.save_run(folder / "labels.run")
-    return fitted
-
-
-@pytest.fixture(scope="module")
-def sizes(folder: Path, cache: Path) -> ImageClassifier:
-    fitted = ImageClassifier(task="regression").fit(folder / "sizes.csv")
-    fitted.save(folder / "sizes.headstart")
-    fitted.save_run(folder / "sizes.run")
-    return fitted
-
 
 def run(*arguments: Any) -> str:
     result = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
@@ -82,8 +33,8 @@ def run(*arguments: Any) -> str:
     return result.stdout
 
 
-def test_labels_are_learnt_and_measured(labels: ImageClassifier) -> None:
-    found = labels.evaluation
+def test_labels_are_learnt_and_measured(fitted_labels: ImageClassifier) -> None:
+    found = fitted_labels.evaluation
     assert isinstance(found, LabelsEvaluation)
     assert [row.name for row in found.per_label] == ["blue", "red"]
     assert found.mean_average_precision.value > 0.9
@@ -91,85 +42,85 @@ def test_labels_are_learnt_and_measured(labels: ImageClassifier) -> None:
 
 
 def test_predict_gives_the_labels_that_reach_their_threshold(
-    labels: ImageClassifier, folder: Path
+    fitted_labels: ImageClassifier, drawn: Path
 ) -> None:
-    photos = [folder / f"{number}.png" for number in range(20)]
-    rows = labels.predict_proba(photos)
-    thresholds = labels.bundle.manifest["trust"]["thresholds"]
+    photos = [drawn / f"{number}.png" for number in range(20)]
+    rows = fitted_labels.predict_proba(photos)
+    thresholds = fitted_labels.bundle.manifest["trust"]["thresholds"]
     assert thresholds != [0.5, 0.5]
     expected = [
         tuple(n for n, p, t in zip(("blue", "red"), row, thresholds, strict=True) if p >= t)
         for row in rows
     ]
-    assert labels.predict(photos) == expected
+    assert fitted_labels.predict(photos) == expected
     assert {len(each) for each in expected} == {0, 1, 2}
     assert rows.sum(1).max() > 1.5  # each by itself, no shares of one
-    with (folder / "labels.csv").open() as file:
+    with (drawn / "labels.csv").open() as file:
         truth = [row["label"] for row in csv.DictReader(file)][:20]
-    assert labels.score(photos, truth) > 0.8
-    assert labels.score(photos, [t.split(";") if t else [] for t in truth]) > 0.8
+    assert fitted_labels.score(photos, truth) > 0.8
+    assert fitted_labels.score(photos, [t.split(";") if t else [] for t in truth]) > 0.8
 
 
-def test_numbers_are_learnt_in_the_users_unit(sizes: ImageClassifier, folder: Path) -> None:
-    found = sizes.evaluation
+def test_numbers_are_learnt_in_the_users_unit(fitted_sizes: ImageClassifier, drawn: Path) -> None:
+    found = fitted_sizes.evaluation
     assert isinstance(found, ValueEvaluation)
     assert found.r2.value > 0.8
     assert found.mae.value < found.baseline.median_mae / 2
-    assert [problem.reason for problem in sizes.problems] == ["'wide' is not a number"]
-    photos = [folder / f"size{number}.png" for number in range(30)]
-    with (folder / "sizes.csv").open() as file:
+    assert [problem.reason for problem in fitted_sizes.problems] == ["'wide' is not a number"]
+    photos = [drawn / f"size{number}.png" for number in range(30)]
+    with (drawn / "sizes.csv").open() as file:
         truth = np.array([float(row["label"]) for row in list(csv.DictReader(file))[:30]])
-    values = sizes.predict(photos)
+    values = fitted_sizes.predict(photos)
     assert values.shape == (30,)
     assert abs(values - truth).mean() < 0.5
-    assert sizes.score(photos, truth) > 0.8
-    ends = sizes.predict_intervals(photos, coverage=0.8)
+    assert fitted_sizes.score(photos, truth) > 0.8
+    ends = fitted_sizes.predict_intervals(photos, coverage=0.8)
     assert ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean() >= 0.7
     assert np.allclose(ends.mean(1), values)
-    errors = [answer.error for answer in sizes.mistakes]
+    errors = [answer.error for answer in fitted_sizes.mistakes]
     assert errors == sorted(errors, reverse=True)
 
 
 @pytest.mark.parametrize("task", ["labels", "sizes"])
 def test_a_saved_bundle_answers_and_measures_alike(
-    task: str, folder: Path, request: pytest.FixtureRequest
+    task: str, drawn: Path, request: pytest.FixtureRequest
 ) -> None:
-    fitted: ImageClassifier = request.getfixturevalue(task)
-    again = load(folder / f"{task}.headstart")
-    photos = [folder / "1.png", folder / "2.png"]
+    fitted: ImageClassifier = request.getfixturevalue(f"fitted_{task}")
+    again = load(drawn / f"{task}.headstart")
+    photos = [drawn / "1.png", drawn / "2.png"]
     assert np.array_equal(again.predict(photos), fitted.predict(photos))
     assert again.task == fitted.task
     assert again.evaluation == fitted.evaluation
     assert again.bundle.manifest["format"] == 2  # an earlier Headstart must refuse it
-    told = again.evaluate(folder / f"{task}.csv")
+    told = again.evaluate(drawn / f"{task}.csv")
     assert type(told) is type(fitted.evaluation)
-    assert told.photos == PHOTOS
+    assert told.photos == DRAWN
     assert "were trained on" in again.warnings[0]
 
 
 @pytest.mark.parametrize("task", ["labels", "sizes"])
 def test_the_keras_model_says_the_same(
-    task: str, folder: Path, request: pytest.FixtureRequest
+    task: str, drawn: Path, request: pytest.FixtureRequest
 ) -> None:
     from headstart.data.decode import decode_photo
 
-    fitted: ImageClassifier = request.getfixturevalue(task)
+    fitted: ImageClassifier = request.getfixturevalue(f"fitted_{task}")
     size = fitted.bundle.image_size
-    pixels = np.stack([decode_photo((folder / f"{n}.png").read_bytes(), size) for n in range(4)])
+    pixels = np.stack([decode_photo((drawn / f"{n}.png").read_bytes(), size) for n in range(4)])
     found = fitted.model.predict(pixels.astype(np.float32), verbose=0)
     expected = fitted.predictor.compute_rows(pixels)[:, : found.shape[1]]
     np.testing.assert_allclose(found, expected, atol=2e-3, rtol=2e-3)
 
 
-def test_the_commands(folder: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_commands(drawn: Path, cache: Path, tmp_path: Path) -> None:
     target = tmp_path / "labels.headstart"
     told = json.loads(
-        run("train", folder / "labels.csv", "--task", "multilabel", "-o", target, "--json")
+        run("train", drawn / "labels.csv", "--task", "multilabel", "-o", target, "--json")
     )
     assert told["task"] == "multilabel"
     assert {"macro_f1", "micro_f1", "mean_average_precision"} <= told["evaluation"].keys()
     (tmp_path / "bad.png").write_bytes(b"no photo")
-    photos = [folder / "0.png", tmp_path / "bad.png"]
+    photos = [drawn / "0.png", tmp_path / "bad.png"]
     rows = list(csv.DictReader(io.StringIO(run("predict", target, *photos, "--csv"))))
     assert list(rows[0]) == ["path", "labels", "probabilities", "problem"]
     assert rows[1]["problem"]
@@ -177,18 +128,18 @@ def test_the_commands(folder: Path, cache: Path, tmp_path: Path) -> None:
     assert list(first) == ["path", "labels", "probabilities"]
     assert ";".join(first["labels"]) == rows[0]["labels"]
     assert list(second) == ["path", "problem"]
-    assert "average precision" in run("evaluate", target, folder / "labels.csv")
+    assert "average precision" in run("evaluate", target, drawn / "labels.csv")
 
 
-def test_the_commands_for_numbers(sizes: ImageClassifier, folder: Path) -> None:
-    bundle, photo = folder / "sizes.headstart", folder / "size0.png"
+def test_the_commands_for_numbers(fitted_sizes: ImageClassifier, drawn: Path) -> None:
+    bundle, photo = drawn / "sizes.headstart", drawn / "size0.png"
     (row,) = csv.DictReader(io.StringIO(run("predict", bundle, photo, "--csv")))
     assert list(row) == ["path", "value", "low", "high", "problem"]
     assert float(row["low"]) < float(row["value"]) < float(row["high"])
     narrow = json.loads(run("predict", bundle, photo, "--json", "--coverage", "0.8"))
     assert narrow["interval"][1] - narrow["interval"][0] < float(row["high"]) - float(row["low"])
-    assert "mean absolute error" in run("evaluate", bundle, folder / "sizes.csv")
-    told = json.loads(run("evaluate", bundle, folder / "sizes.csv", "--json"))
+    assert "mean absolute error" in run("evaluate", bundle, drawn / "sizes.csv")
+    told = json.loads(run("evaluate", bundle, drawn / "sizes.csv", "--json"))
     assert told["evaluation"]["mae"]["value"] < 1
 
 
@@ -204,15 +155,14 @@ def test_the_commands_for_numbers(sizes: ImageClassifier, folder: Path) -> None:
     ],
 )
 def test_what_a_task_has_not_is_refused_by_name(
-    settings: dict[str, Any], words: str, folder: Path
+    settings: dict[str, Any], words: str, drawn: Path
 ) -> None:
     with pytest.raises(HeadstartError, match=words):
-        ImageClassifier(**{"task": "multilabel", **settings}).fit(folder / "labels.csv")
+        ImageClassifier(**{"task": "multilabel", **settings}).fit(drawn / "labels.csv")
 
 
-def test_what_needs_classes_refuses_numbers(sizes: ImageClassifier, folder: Path) -> None:
+def test_what_needs_classes_refuses_numbers(fitted_sizes: ImageClassifier, drawn: Path) -> None:
     from headstart.explain import Explainer
-    from headstart.exports import Exporting
     from headstart.predictor import Predictor
     from headstart.report import write_report
     from headstart.small import expand
@@ -221,18 +171,17 @@ def test_what_needs_classes_refuses_numbers(sizes: ImageClassifier, folder: Path
         def as_numpy_iterator(self) -> Any:
             raise AssertionError("nothing is read")
 
-    bundle = folder / "sizes.headstart"
-    numbers = scan_source(folder / "sizes.csv", task=REGRESSION)
+    bundle = drawn / "sizes.headstart"
+    numbers = scan_source(drawn / "sizes.csv", task=REGRESSION)
     for ask in (
         lambda: Explainer(bundle),
         lambda: write_report(bundle),
-        lambda: suggest_photos(folder, bundle),
-        lambda: sizes.predict_proba([folder / "0.png"]),
-        lambda: sizes.predict_sets([folder / "0.png"]),
-        lambda: sizes.save(folder / "small.headstart", small=True),
+        lambda: suggest_photos(drawn, bundle),
+        lambda: fitted_sizes.predict_proba([drawn / "0.png"]),
+        lambda: fitted_sizes.predict_sets([drawn / "0.png"]),
+        lambda: fitted_sizes.save(drawn / "small.headstart", small=True),
         lambda: Predictor(bundle, precision=0.99),
-        lambda: expand(sizes.bundle),
-        lambda: Exporting(bundle),
+        lambda: expand(fitted_sizes.bundle),
         lambda: fine_tune("efficientnet-lite0", numbers),
         lambda: ImageClassifier(task="regression").fit(Dataset()),
     ):
@@ -240,14 +189,14 @@ def test_what_needs_classes_refuses_numbers(sizes: ImageClassifier, folder: Path
             ask()
 
 
-def test_commands_for_classes_refuse_numbers(sizes: ImageClassifier, folder: Path) -> None:
-    result = CliRunner().invoke(app, ["compare", str(folder / "sizes.headstart")])
+def test_commands_for_classes_refuse_numbers(fitted_sizes: ImageClassifier, drawn: Path) -> None:
+    result = CliRunner().invoke(app, ["compare", str(drawn / "sizes.headstart")])
     assert isinstance(result.exception, HeadstartError)
     assert "task regression; accepted: classification" in str(result.exception)
 
 
 def test_a_bundle_without_thresholds_or_of_an_unknown_task_is_refused(
-    labels: ImageClassifier, tmp_path: Path
+    fitted_labels: ImageClassifier, tmp_path: Path
 ) -> None:
     from headstart.bundle import save_bundle
 
@@ -259,29 +208,34 @@ def test_a_bundle_without_thresholds_or_of_an_unknown_task_is_refused(
         ({"class_names": []}, "no valid 'class_names'"),
     ):
         path = tmp_path / "changed.headstart"
-        save_bundle(path, labels.bundle.manifest | change, labels.bundle.members, force=True)
+        save_bundle(
+            path, fitted_labels.bundle.manifest | change, fitted_labels.bundle.members, force=True
+        )
         with pytest.raises(BundleError, match=words):
             load_bundle(path)
 
 
-def test_predict_loads_no_tensorflow(labels: ImageClassifier, folder: Path) -> None:
+def test_predict_loads_no_tensorflow(fitted_labels: ImageClassifier, drawn: Path) -> None:
     code = (
         "import sys; from headstart.cli.commands import app\n"
         "try: app(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "assert not {'tensorflow', 'scipy', 'keras'} & sys.modules.keys()"
     )
-    arguments = ["predict", str(folder / "labels.headstart"), str(folder / "0.png")]
+    arguments = ["predict", str(drawn / "labels.headstart"), str(drawn / "0.png")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
 def test_the_example_of_the_documentation(
-    folder: Path, labels: ImageClassifier, sizes: ImageClassifier, monkeypatch: pytest.MonkeyPatch
+    drawn: Path,
+    fitted_labels: ImageClassifier,
+    fitted_sizes: ImageClassifier,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     text = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- example -->\n```python\n(.*?)```", text, re.DOTALL)
     assert found
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(drawn)
     exec(found[1], {})
 
 

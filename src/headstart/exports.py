@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from headstart.bundle import Bundle, load_bundle
 from headstart.data.decode import decode_photo
 from headstart.data.scan import Sample
 from headstart.data.table import scan_source
+from headstart.data.targets import encode_targets
 from headstart.errors import (
     ExportError,
     HeadstartError,
@@ -38,7 +40,7 @@ from headstart.export.parity import (
 from headstart.files import digest_bytes, make_folder, write_bytes
 from headstart.runs import load_run
 from headstart.runtimes.quiet import start_tensorflow
-from headstart.task import require_task
+from headstart.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -110,12 +112,11 @@ class Exporting:
         keep_faulty: bool = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
-        require_task(self.bundle.task, "An export")
         path = self.bundle.path or Path("classifier.headstart")
         self.name = path.name.removesuffix(".headstart")
         self.folder = Path(folder) if folder else path.with_name(f"{self.name}-exports")
         self.force, self.keep_faulty = force, keep_faulty
-        test, train = _find_photos(path, photos)
+        test, train = _find_photos(path, photos, self.bundle.task)
         self._original = Original(self.bundle, _read_trial(test[:_MEASURED], self.bundle))
         shown = _read_squares(train[:_REPRESENTATIVE], self.bundle.image_size)
         self._material = Material(self.bundle, known, shown)
@@ -155,7 +156,7 @@ class Exporting:
             size = sum(p.stat().st_size for p in _list_files(written))
             _replace(written, target)
         export = Export(name, target, size, exporter.reads, parity, faults)
-        self._write_beside(export, exporter.write_example(self.bundle.image_size))
+        self._write_beside(export, exporter.write_example(self._material))
         return export
 
     def write_all(self, told: Callable[[str, Export | Exception], None]) -> list[Export]:
@@ -182,10 +183,10 @@ class Exporting:
         write_bytes(self.folder / CARD, card.encode())
 
 
-def _find_photos(path: Path, photos: Any) -> tuple[list[Sample], list[Sample]]:
+def _find_photos(path: Path, photos: Any, task: Task) -> tuple[list[Sample], list[Sample]]:
     """Photos to compare on, and training photos."""
     if photos is not None:
-        mixed = _shuffle(scan_source(photos).samples)
+        mixed = _shuffle(scan_source(photos, task=task).samples)
         return mixed, mixed
     try:
         run = load_run(path)
@@ -217,10 +218,13 @@ def _read(samples: Iterable[Sample]) -> Iterable[tuple[bytes, Sample]]:
 
 
 def _read_trial(samples: Sequence[Sample], bundle: Bundle) -> Trial:
-    names = {name: number for number, name in enumerate(bundle.class_names)}
     pairs = list(_read(samples))
-    labels = [names.get(sample.label, -1) for _, sample in pairs]
-    return make_trial([content for content, _ in pairs], labels, bundle.image_size)
+    truths = np.full((len(pairs), len(bundle.class_names)), np.nan)
+    for row, (_, sample) in enumerate(pairs):
+        # A label that the bundle does not know: nothing it says would be right or wrong.
+        with contextlib.suppress(KeyError):
+            truths[row] = encode_targets([sample.label], bundle.class_names, bundle.task)[0]
+    return make_trial([content for content, _ in pairs], truths, bundle.image_size)
 
 
 def _read_squares(samples: Sequence[Sample], image_size: int) -> Pixels:

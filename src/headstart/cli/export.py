@@ -90,31 +90,33 @@ def _name(name: str, int8: bool) -> str:
 
 def _print_table(written: list[Export], refused: dict[str, str], folder: Path) -> None:
     from headstart.cli import output as out
+    from headstart.export.decisions import DECISIONS
 
     header = (
         "file",
         "takes",
         "MB",
         "largest difference",
-        "other class",
+        "changed",
         "from files",
         "ms",
         "bundle ms",
     )
     out.print_rows((_row(found) for found in written), *header)
     for found in written:
-        accuracy = found.parity.accuracy
-        if accuracy is not None:
+        score = found.parity.score
+        if score is not None:
+            measure = DECISIONS[found.parity.task.name].measure
             low, value, high = (
                 100 * v
                 for v in (
-                    accuracy.difference.low,
-                    accuracy.difference.value,
-                    accuracy.difference.high,
+                    score.difference.low,
+                    score.difference.value,
+                    score.difference.high,
                 )
             )
             out.stdout().print(
-                f"{found.path.name}: accuracy {value:+.1f} points \\[{low:+.1f}, {high:+.1f}] "
+                f"{found.path.name}: {measure} {value:+.1f} points \\[{low:+.1f}, {high:+.1f}] "
                 f"against the bundle on {found.parity.pixels.photos} photos",
                 soft_wrap=True,
             )

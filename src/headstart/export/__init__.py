@@ -10,18 +10,20 @@ from typing import Any, Protocol
 
 from headstart.data.decode import KEPT_SHARE
 from headstart.errors import ExportError, did_you_mean, require_package
+from headstart.evaluation.trust import COVERAGE
 from headstart.export.material import Material
 from headstart.runtimes.quiet import hushed
+from headstart.task import REGRESSION
 
 
 class Runner(Protocol):
     """Answers by an export."""
 
     def run_squares(self, squares: Any) -> Any:
-        """``(photo, class)`` probabilities of ``(photo, size, size, 3)`` uint8 squares."""
+        """``(photo, name)`` probabilities or numbers, of ``(photo, size, size, 3)`` uint8."""
 
     def run_files(self, contents: Sequence[bytes]) -> list[Any]:
-        """``(class,)`` of each file, None where the format cannot read it."""
+        """``(name,)`` of each file, None where the format cannot read it."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Exporter:
         module: Of this package, with ``write``, ``Runner`` and ``EXAMPLE``.
         suffix: What is put behind the name of the bundle.
         packages: What it needs.
-        tolerance: Largest difference of a probability from identical pixels; None where the
-            accuracy is measured again instead.
+        tolerance: Largest difference of a probability from identical pixels (of a number, as a
+            share of the spread of all answers); None where the score is measured again instead.
         reads: What it takes, for people.
         options: Of ``write``.
     """
@@ -63,13 +65,36 @@ class Exporter:
             runner: Runner = self._load().Runner(target)
         return runner
 
-    def write_example(self, image_size: int) -> str:
+    def write_example(self, material: Material) -> str:
         """A program of fewer than 20 lines that answers with the export it lies beside."""
         text: str = self._load().EXAMPLE
-        return text.format(size=image_size, kept=KEPT_SHARE)
+        return text.format(
+            size=material.bundle.image_size,
+            kept=KEPT_SHARE,
+            output=material.bundle.task.output,
+            answer=_tell(material),
+        )
 
     def _load(self) -> Any:
         return import_module(f"headstart.export.{self.module}")
+
+
+# How examples tell of a row, by what the file beside them says.
+_CLASS = 'print(path, told["class_names"][row.argmax()], f"{row.max():.3f}")'
+_LABELS = (
+    'said = zip(row, told["trust"]["thresholds"], told["class_names"])\n'
+    "    print(path, *(name for p, threshold, name in said if p >= threshold))"
+)
+_VALUE = "print(path, row[0])"
+_INTERVAL = f'print(path, row[0], "plus or minus", told["trust"]["half_widths"]["{COVERAGE:g}"])'
+
+
+def _tell(material: Material) -> str:
+    if material.label_thresholds is not None:
+        return _LABELS
+    if material.bundle.task is REGRESSION:
+        return _VALUE if material.half_width is None else _INTERVAL
+    return _CLASS
 
 
 _TENSORFLOW = ("tensorflow", "keras")

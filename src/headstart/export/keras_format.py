@@ -66,11 +66,11 @@ class Runner:
         self._run_inner = tf.function(lambda x: inner(x, training=False), [square])
 
     def run_squares(self, squares: Pixels) -> Floats:
-        """``(photo, class)`` probabilities of the network's squares."""
+        """``(photo, name)`` probabilities or numbers, of the network's squares."""
         return np.asarray(self._run_inner(squares.astype(np.float32)))
 
     def run_files(self, contents: list[bytes]) -> list[Floats | None]:
-        """``(class,)`` probabilities of each file, decoded by Pillow as the example does."""
+        """``(name,)`` of each file, decoded by Pillow as the example does."""
         images = (read_upright(content)[None].astype(np.float32) for content in contents)
         return [np.asarray(self._run(image))[0] for image in images]
 
@@ -83,9 +83,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 model = keras.saving.load_model(sys.argv[0][:-3])
-names = json.load(open(sys.argv[0][:-3] + ".json"))["class_names"]
+told = json.load(open(sys.argv[0][:-3] + ".json"))
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     row = model.predict(np.asarray(image, np.float32)[None], verbose=0)[0]
-    print(path, names[row.argmax()], f"{{row.max():.3f}}")
+    {answer}
 """

@@ -1,4 +1,4 @@
-"""LiteRT (once TensorFlow Lite): the network's squares → probabilities, in three precisions."""
+"""LiteRT (once TensorFlow Lite): the network's squares → answers, in three precisions."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def write(material: Material, target: Path, precision: str = "float32") -> None:
 def _make_converter(material: Material, *, is_whole: bool) -> Any:
     import tensorflow as tf
 
-    size, model = material.bundle.image_size, material.model
+    size, model, output = material.bundle.image_size, material.model, material.bundle.task.output
     # Whole-number graphs are calibrated on floats, and get a uint8 input afterwards.
     kind = tf.float32 if is_whole else tf.uint8
     specification = tf.TensorSpec((1, size, size, 3), kind, "image")
 
     def forward(image: Any) -> dict[str, Any]:
-        return {"probabilities": model(tf.cast(image, tf.float32), training=False)}
+        return {output: model(tf.cast(image, tf.float32), training=False)}
 
     function = tf.function(forward, input_signature=[specification])
     # See headstart.runtimes.litert_runtime.convert.
@@ -109,11 +109,11 @@ class Runner:
         (self._found,) = self._interpreter.get_output_details()
 
     def run_squares(self, squares: Pixels) -> Floats:
-        """``(photo, class)`` probabilities of the network's squares."""
+        """``(photo, name)`` probabilities or numbers, of the network's squares."""
         return np.concatenate([self._run(square[None]) for square in squares])
 
     def run_files(self, contents: list[bytes]) -> list[Floats | None]:
-        """``(class,)`` probabilities of each file, cut and resized by Pillow."""
+        """``(name,)`` of each file, cut and resized by Pillow."""
         return [self._run_file(content) for content in contents]
 
     def _run_file(self, content: bytes) -> Floats | None:
@@ -136,23 +136,22 @@ def choose(precision: str) -> Callable[[Material, Path], None]:
 
 
 EXAMPLE = """\
+import json
 import sys
-import zipfile
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
-names = zipfile.ZipFile(sys.argv[0][:-3]).read("labels.txt").decode().splitlines()
+told = json.load(open(sys.argv[0][:-3] + ".json"))
 model = Interpreter(sys.argv[0][:-3])
 model.allocate_tensors()
 (image_in,), (row_out,) = model.get_input_details(), model.get_output_details()
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    side = {kept} * min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box, filter = (left, top, left + side, top + side), Image.Resampling.HAMMING
+    half, x, y = {kept} * min(image.size) / 2, image.width / 2, image.height / 2
+    box, filter = (x - half, y - half, x + half, y + half), Image.Resampling.HAMMING
     model.set_tensor(image_in["index"], np.asarray(image.resize(({size},) * 2, filter, box))[None])
     model.invoke()
     row = model.get_tensor(row_out["index"])[0]
-    print(path, names[row.argmax()], f"{{row.max():.3f}}")
+    {answer}
 """

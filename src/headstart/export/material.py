@@ -15,7 +15,10 @@ from headstart import __version__
 from headstart.bundle import GRAPH, Bundle
 from headstart.data.decode import KEPT_SHARE
 from headstart.errors import BundleError, ExportError
+from headstart.evaluation.labels import LabelTrust
+from headstart.evaluation.tasks import AnyTrust, read_trust
 from headstart.evaluation.trust import COVERAGE, PRECISION, Trust
+from headstart.evaluation.values import ValueTrust
 from headstart.training.rebuild import rebuild_classifier
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ class Material:
 
     @cached_property
     def model(self) -> keras.Model:
-        """Square photos, 0-255 → probabilities.
+        """Square photos, 0-255 → probabilities, or numbers.
 
         Raises:
             ExportError: The backbone cannot be built here as a Keras model.
@@ -64,7 +67,7 @@ class Material:
         manifest = self.bundle.manifest
         return {
             "made_by": f"headstart {__version__}",
-            "task": "single-label",
+            "task": self.bundle.task.name,
             "class_names": list(self.bundle.class_names),
             "image_size": self.bundle.image_size,
             "input": {
@@ -92,17 +95,31 @@ class Material:
     @property
     def set_threshold(self) -> float | None:
         """Largest score of a class in a set of the usual coverage; None without thresholds."""
-        return self._trust.thresholds.get(COVERAGE) if self._trust else None
+        trust = self.trust
+        return trust.thresholds.get(COVERAGE) if isinstance(trust, Trust) else None
 
     @property
     def sure_from(self) -> float | None:
         """From which probability on an answer is sure: inf where none is, None where not known."""
-        found = self._trust.abstentions.get(PRECISION) if self._trust else None
+        trust = self.trust
+        found = trust.abstentions.get(PRECISION) if isinstance(trust, Trust) else None
         if found is None:
             return None
         return math.inf if found.confidence is None else found.confidence
 
+    @property
+    def label_thresholds(self) -> tuple[float, ...] | None:
+        """``(label,)`` from which probability on each is said; None where a photo has a class."""
+        return self.trust.thresholds if isinstance(self.trust, LabelTrust) else None
+
+    @property
+    def half_width(self) -> float | None:
+        """Of the interval of the usual coverage around a number; None where there is none."""
+        trust = self.trust
+        return trust.get_half_width(COVERAGE) if isinstance(trust, ValueTrust) else None
+
     @cached_property
-    def _trust(self) -> Trust | None:
+    def trust(self) -> AnyTrust | None:
+        """What the bundle knows of its answers."""
         record = self.bundle.manifest.get("trust")
-        return Trust.from_json(record) if record else None
+        return read_trust(record, self.bundle.task) if record else None

@@ -1,4 +1,4 @@
-"""ONNX: pixels of any size → probabilities, for onnxruntime and whatever else reads ONNX."""
+"""ONNX: pixels of any size → answers, for onnxruntime and whatever else reads ONNX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def make_graph(material: Material) -> bytes:
     """``images`` ``(batch, height, width, 3)`` uint8 → ``probabilities`` ``(batch, class)``.
 
     Where the bundle has thresholds also ``set`` ``(batch, class)`` and ``is_sure`` ``(batch,)``,
-    both boolean, as `headstart.evaluation.trust.Trust.judge` says them.
+    both boolean, as `headstart.evaluation.trust.Trust.judge` says them. Where a photo may have
+    several labels also ``labels`` ``(batch, label)``, boolean. Of a regression: ``values``
+    ``(batch, 1)``, and the ends of the interval, ``low`` and ``high``, shaped alike.
     """
     import onnx
 
@@ -38,7 +40,9 @@ def make_graph(material: Material) -> bytes:
     inner.ir_version = outer.ir_version = max(inner.ir_version, outer.ir_version)
     del inner.graph.value_info[:]
     pair = [(outer.graph.output[0].name, inner.graph.input[0].name)]
-    merged = onnx.compose.merge_models(outer, inner, io_map=pair, outputs=["probabilities"])
+    merged = onnx.compose.merge_models(
+        outer, inner, io_map=pair, outputs=[material.bundle.task.output]
+    )
     _judge(merged.graph, material)
     for key, value in {
         "class_names": "\n".join(material.bundle.class_names),
@@ -66,10 +70,10 @@ def _judge(graph: onnx.GraphProto, material: Material) -> None:
         graph.node.append(helper.make_node(kind, names, [name], name=name, **attributes))
         return name
 
-    def output(name: str, *shape: str | int) -> None:
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.BOOL, shape))
+    def output(name: str, *shape: str | int, kind: int = TensorProto.BOOL) -> None:
+        graph.output.append(helper.make_tensor_value_info(name, kind, shape))
 
-    rows, count = "probabilities", len(material.bundle.class_names)
+    rows, count = material.bundle.task.output, len(material.bundle.class_names)
     if material.set_threshold is not None:
         wide = node("Cast", rows, to=TensorProto.DOUBLE)
         scores = node("Sub", np.float64(1), wide)
@@ -81,6 +85,15 @@ def _judge(graph: onnx.GraphProto, material: Material) -> None:
         highest = node("ReduceMax", rows, axes=[1], keepdims=0)
         node("GreaterOrEqual", highest, np.float32(material.sure_from), name="is_sure")
         output("is_sure", "batch")
+    if material.label_thresholds is not None:
+        wide = node("Cast", rows, to=TensorProto.DOUBLE)
+        thresholds = np.array(material.label_thresholds, np.float64)
+        node("GreaterOrEqual", wide, thresholds, name="labels")
+        output("labels", "batch", count)
+    if material.half_width is not None:
+        for name, kind in (("low", "Sub"), ("high", "Add")):
+            node(kind, rows, np.float32(material.half_width), name=name)
+            output(name, "batch", 1, kind=TensorProto.FLOAT)
 
 
 def _convert_preparation(size: int) -> onnx.ModelProto:
@@ -109,27 +122,28 @@ class Runner:
     """Answers by an exported ONNX graph."""
 
     def __init__(self, target: Path) -> None:
-        self._run = open_outputs(target.read_bytes(), ("probabilities",))
+        self._run = open_outputs(target.read_bytes())  # the first output
 
     def run_squares(self, squares: Pixels) -> Floats:
-        """``(photo, class)`` probabilities of the network's squares."""
+        """``(photo, name)`` probabilities or numbers, of the network's squares."""
         return self._run(squares)[0]
 
     def run_files(self, contents: list[bytes]) -> list[Floats | None]:
-        """``(class,)`` probabilities of each file, decoded by Pillow as the example does."""
+        """``(name,)`` of each file, decoded by Pillow as the example does."""
         return [self._run(read_upright(content)[None])[0][0] for content in contents]
 
 
 EXAMPLE = """\
+import json
 import sys
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[0][:-3])
-names = session.get_modelmeta().custom_metadata_map["class_names"].split("\\n")
+told = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    (rows,) = session.run(["probabilities"], {{"images": np.asarray(image)[None]}})
-    print(path, names[rows[0].argmax()], f"{{rows[0].max():.3f}}")
+    row = session.run(None, {{"images": np.asarray(image)[None]}})[0][0]
+    {answer}
 """

@@ -32,11 +32,11 @@ class Runner:
         self._model = openvino.Core().compile_model(target / XML, "CPU", _EXACT)
 
     def run_squares(self, squares: Pixels) -> Floats:
-        """``(photo, class)`` probabilities of the network's squares."""
+        """``(photo, name)`` probabilities or numbers, of the network's squares."""
         return np.asarray(self._model([squares])[0])
 
     def run_files(self, contents: list[bytes]) -> list[Floats | None]:
-        """``(class,)`` probabilities of each file, decoded by Pillow as the example does."""
+        """``(name,)`` of each file, decoded by Pillow as the example does."""
         return [self.run_squares(read_upright(content)[None])[0] for content in contents]
 
 
@@ -51,10 +51,10 @@ import openvino
 from PIL import Image, ImageOps
 
 model = openvino.Core().read_model(sys.argv[0][:-3] + "/model.xml")
-names = json.loads(model.get_rt_info("headstart").astype(str))["class_names"]
+told = json.loads(model.get_rt_info("headstart").astype(str))
 compiled = openvino.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     row = compiled([np.asarray(image)[None]])[0][0]
-    print(path, names[row.argmax()], f"{{row.max():.3f}}")
+    {answer}
 """

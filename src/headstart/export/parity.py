@@ -14,23 +14,27 @@ from headstart.bundle import GRAPH, Bundle
 from headstart.data.decode import decode_photo
 from headstart.errors import ExportError, UnreadablePhotoError
 from headstart.evaluation.intervals import Comparison, compare_hits
+from headstart.evaluation.tasks import read_trust
+from headstart.export.decisions import DECISIONS
 from headstart.runtimes.onnx_runtime import open_outputs
+from headstart.task import CLASSIFICATION, Task
 
 # From the files' bytes a format may decode and resize in its own way.
 MOST_CHANGED_FROM_FILES = 0.01
-# Of the accuracy, by whole numbers.
+# Of the score, by whole numbers.
 MOST_LOST = 0.05
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far two sets of probabilities are apart.
+    """How far two sets of answers are apart.
 
     Attributes:
         photos: How many were compared.
-        largest: Difference of a probability.
+        largest: Difference of a probability; of a number, as a share of the spread of all answers.
         mean: Of the largest difference of each photo.
-        changed: How many photos get another class.
+        changed: How many photos get another class, other labels, or a number that is farther away
+            than a tenth of the spread.
         unread: How many the format could not read.
     """
 
@@ -48,20 +52,24 @@ class Parity:
     Attributes:
         pixels: From identical squares.
         files: From files' bytes, by the format's own decoder or that of its example.
-        accuracy: Of the export minus that of the bundle, where it was measured again.
+        score: Of the export minus that of the bundle, where it was measured again: of the accuracy,
+            of the share of photos with exactly the right labels, or of 1 - error / spread.
         milliseconds: Per photo, one after the other.
         bundle_milliseconds: Likewise, of the bundle.
+        task: What is told of a photo.
     """
 
     pixels: Gap
     files: Gap
-    accuracy: Comparison | None
+    score: Comparison | None
     milliseconds: float
     bundle_milliseconds: float
+    task: Task = CLASSIFICATION
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        plain = {key: value for key, value in asdict(self).items() if key != "task"}
+        return plain | {"measure": DECISIONS[self.task.name].measure if self.score else None}
 
 
 @dataclass(frozen=True)
@@ -71,16 +79,17 @@ class Trial:
     Attributes:
         contents: Bytes of files.
         squares: ``(photo, size, size, 3)`` uint8 what the product makes of them.
-        labels: ``(photo,)`` class numbers; -1 where the class is not known.
+        truths: ``(photo, name)`` as `headstart.data.targets.encode_targets` has it; NaN where the
+            label is none that the bundle knows.
     """
 
     contents: tuple[bytes, ...]
     squares: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.intp]
+    truths: npt.NDArray[np.float64]
 
     def take(self, most: int) -> Trial:
         """The first photos."""
-        return Trial(self.contents[:most], self.squares[:most], self.labels[:most])
+        return Trial(self.contents[:most], self.squares[:most], self.truths[:most])
 
 
 class Original:
@@ -92,19 +101,23 @@ class Original:
     """
 
     def __init__(self, bundle: Bundle, trial: Trial) -> None:
-        self.trial = trial
-        self.run = open_outputs(bundle.members[GRAPH], ("probabilities",))
+        self.trial, self.task = trial, bundle.task
+        record = bundle.manifest.get("trust")
+        self.trust = read_trust(record, self.task) if record else None
+        self.run = open_outputs(bundle.members[GRAPH], (self.task.output,))
         self._rows: list[npt.NDArray[np.float32]] = []
 
     def answer(self, count: int) -> npt.NDArray[np.float32]:
-        """``(photo, class)`` probabilities of the first photos."""
+        """``(photo, name)`` answers for the first photos."""
         missing = self.trial.squares[len(self._rows) : count]
         self._rows += [self.run(square[None])[0][0] for square in missing]
         return np.stack(self._rows[:count])
 
 
-def make_trial(contents: Sequence[bytes], labels: Sequence[int], image_size: int) -> Trial:
-    """The photos that can be read.
+def make_trial(
+    contents: Sequence[bytes], truths: npt.NDArray[np.float64], image_size: int
+) -> Trial:
+    """The photos that can be read, see `Trial`.
 
     Raises:
         ExportError: None can.
@@ -118,8 +131,7 @@ def make_trial(contents: Sequence[bytes], labels: Sequence[int], image_size: int
             continue
     if not kept:
         raise ExportError("No photo can be read to check the export with. Give --photos FOLDER.")
-    known = np.array([labels[number] for number in kept], np.intp)
-    return Trial(tuple(contents[number] for number in kept), np.stack(squares), known)
+    return Trial(tuple(contents[number] for number in kept), np.stack(squares), truths[kept])
 
 
 def measure_parity(
@@ -131,36 +143,52 @@ def measure_parity(
         original: The bundle, with photos.
         runner: A `headstart.export.Runner`.
         most: How many of the photos; all by default.
-        again: Whether the accuracy is measured again.
+        again: Whether the score is measured again.
     """
     trial = original.trial if most is None else original.trial.take(most)
     expected = original.answer(len(trial.squares))
     found = np.asarray(runner.run_squares(trial.squares))
-    pixels = _compare(expected, list(found))
-    files = _compare(expected, runner.run_files(trial.contents))
-    accuracy = None
-    known = trial.labels >= 0
-    if again and known.any():
-        truth = trial.labels[known]
-        hits, before = found[known].argmax(1) == truth, expected[known].argmax(1) == truth
-        accuracy = compare_hits(hits, before, np.arange(len(truth)))
+    pixels = _compare(original, expected, list(found))
+    files = _compare(original, expected, runner.run_files(trial.contents))
     return Parity(
         pixels,
         files,
-        accuracy,
+        _measure_score(original, expected, found, trial.truths) if again else None,
         _time(runner.run_squares, trial.squares),
         _time(original.run, trial.squares),
+        original.task,
     )
 
 
-def _compare(expected: npt.NDArray[np.float32], found: Sequence[Any]) -> Gap:
+def _measure_score(
+    original: Original,
+    expected: npt.NDArray[np.float32],
+    found: npt.NDArray[np.float32],
+    truths: npt.NDArray[np.float64],
+) -> Comparison | None:
+    """The score of the found answers beside that of the expected ones, where truths are known."""
+    known = ~np.isnan(truths).any(1)
+    if not known.any():
+        return None
+    decisions = DECISIONS[original.task.name]
+    unit = decisions.unit(expected)
+    hits, before = (
+        decisions.score(rows[known], truths[known], original.trust, unit)
+        for rows in (found, expected)
+    )
+    return compare_hits(hits, before, np.arange(len(hits)))
+
+
+def _compare(original: Original, expected: npt.NDArray[np.float32], found: Sequence[Any]) -> Gap:
+    decisions, unit = DECISIONS[original.task.name], 1.0
     pairs = [(e, f) for e, f in zip(expected, found, strict=True) if f is not None]
     if not pairs:
         return Gap(0, 0.0, 0.0, 0, len(found))
-    gaps = np.array([abs(np.asarray(f, np.float64) - e).max() for e, f in pairs])
-    changed = sum(int(e.argmax() != np.asarray(f).argmax()) for e, f in pairs)
-    unread = len(found) - len(pairs)
-    return Gap(len(pairs), float(gaps.max()), float(gaps.mean()), changed, unread)
+    unit = decisions.unit(expected)
+    ours, theirs = (np.array(rows, np.float64) for rows in zip(*pairs, strict=True))
+    gaps = abs(theirs - ours).max(1) / unit
+    changed = int(decisions.differ(ours, theirs, original.trust, unit).sum())
+    return Gap(len(pairs), float(gaps.max()), float(gaps.mean()), changed, len(found) - len(pairs))
 
 
 def _time(run: Any, squares: npt.NDArray[np.uint8], most: int = 20) -> float:
@@ -174,23 +202,25 @@ def _time(run: Any, squares: npt.NDArray[np.uint8], most: int = 20) -> float:
 def find_faults(parity: Parity, tolerance: float | None) -> list[str]:
     """Why an export is refused; empty where it is not."""
     faults = []
-    pixels, files = parity.pixels, parity.files
+    pixels, files, decisions = parity.pixels, parity.files, DECISIONS[parity.task.name]
     if tolerance is not None and not pixels.largest <= tolerance:
         faults.append(
-            f"from identical pixels a probability differs by {pixels.largest:.2g}, more than "
+            f"from identical pixels {decisions.each} differs by {pixels.largest:.2g}, more than "
             f"{tolerance:g}"
         )
     allowed = max(MOST_CHANGED_FROM_FILES * files.photos, 1)
     if tolerance is not None and files.changed > allowed:
-        faults.append(f"from files {files.changed} of {files.photos} photos get another class")
+        faults.append(
+            f"from files {files.changed} of {files.photos} photos get {decisions.another}"
+        )
     if not files.photos:
         faults.append("it reads none of the files")
     if tolerance is None:
-        lost = -parity.accuracy.difference.value if parity.accuracy else 0.0
+        lost = -parity.score.difference.value if parity.score else 0.0
         share = pixels.changed / pixels.photos
-        if lost > MOST_LOST or (parity.accuracy is None and share > MOST_LOST):
+        if not lost <= MOST_LOST or (parity.score is None and share > MOST_LOST):
             faults.append(
-                f"{pixels.changed} of {pixels.photos} photos get another class, and the accuracy "
-                f"falls by {100 * lost:.1f} points"
+                f"{pixels.changed} of {pixels.photos} photos get {decisions.another}, and the "
+                f"{decisions.measure} falls by {100 * lost:.1f} points"
             )
     return faults

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.data.targets import SEPARATOR
 from headstart.export.material import Floats, Material, Pixels
 from headstart.export.orientation import read_orientation, turn_upright
 from headstart.export.preparation import prepare_images
+from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -38,7 +40,7 @@ def _make_module(material: Material) -> Any:
     size, model = material.bundle.image_size, material.model
     answer = _make_answer(material)
     text = tf.constant(material.dump_metadata())
-    names = tf.constant([name.encode("utf-8", "replace") for name in material.bundle.class_names])
+    names = tf.constant(_list_names(material))
 
     def decode(data: tf.Tensor) -> tf.Tensor:
         image = tf.cond(
@@ -75,10 +77,18 @@ def _make_module(material: Material) -> Any:
 
 
 def _make_answer(material: Material) -> Any:
-    """Probabilities → all that is said of a photo."""
+    """What the network gives → all that is said of a photo."""
+    return _ANSWERS[material.bundle.task.name](material)
+
+
+def _list_names(material: Material) -> list[bytes]:
+    return [name.encode("utf-8", "replace") for name in material.bundle.class_names]
+
+
+def _make_class_answer(material: Material) -> Any:
     import tensorflow as tf
 
-    names = tf.constant([name.encode("utf-8", "replace") for name in material.bundle.class_names])
+    names = tf.constant(_list_names(material))
     threshold, sure_from = material.set_threshold, material.sure_from
 
     def answer(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -100,6 +110,40 @@ def _make_answer(material: Material) -> Any:
     return answer
 
 
+def _make_labels_answer(material: Material) -> Any:
+    import tensorflow as tf
+
+    names = tf.constant(_list_names(material))
+    thresholds = tf.constant(material.label_thresholds, tf.float64)
+
+    def join(says: tf.Tensor) -> tf.Tensor:
+        return tf.strings.reduce_join(tf.boolean_mask(names, says), separator=SEPARATOR)
+
+    def answer(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        says = tf.cast(probabilities, tf.float64) >= thresholds
+        text = tf.map_fn(join, says, fn_output_signature=tf.TensorSpec((), tf.string))
+        return {"probabilities": probabilities, "labels": says, "label": text}
+
+    return answer
+
+
+def _make_value_answer(material: Material) -> Any:
+    width = material.half_width
+
+    def answer(values: tf.Tensor) -> dict[str, tf.Tensor]:
+        ends = {} if width is None else {"low": values - width, "high": values + width}
+        return {"values": values, **ends}
+
+    return answer
+
+
+_ANSWERS = {
+    CLASSIFICATION.name: _make_class_answer,
+    MULTILABEL.name: _make_labels_answer,
+    REGRESSION.name: _make_value_answer,
+}
+
+
 class Runner:
     """Answers by an exported SavedModel."""
 
@@ -109,15 +153,14 @@ class Runner:
         self._loaded = tf.saved_model.load(str(target / VERSION))
 
     def run_squares(self, squares: Pixels) -> Floats:
-        """``(photo, class)`` probabilities of the network's squares."""
+        """``(photo, name)`` probabilities or numbers, of the network's squares."""
         import tensorflow as tf
 
         images = tf.constant(squares, tf.float32)
-        found = self._loaded.signatures["images"](images=images)
-        return np.asarray(found["probabilities"])
+        return _take(self._loaded.signatures["images"](images=images))
 
     def run_files(self, contents: Sequence[bytes]) -> list[Floats | None]:
-        """``(class,)`` probabilities of each file; None where the format cannot read it."""
+        """``(name,)`` of each file; None where the format cannot read it."""
         return [self._run_file(content) for content in contents]
 
     def _run_file(self, content: bytes) -> Floats | None:
@@ -127,16 +170,21 @@ class Runner:
             found = self._loaded.signatures["serving_default"](image_bytes=tf.constant([content]))
         except tf.errors.OpError:
             return None
-        return np.asarray(np.asarray(found["probabilities"])[0])
+        return np.asarray(_take(found)[0])
+
+
+def _take(found: Any) -> Floats:
+    return np.asarray(found["probabilities" if "probabilities" in found else "values"])
 
 
 EXAMPLE = """\
+import json
 import sys
 import tensorflow as tf
 
+told = json.load(open(sys.argv[0][:-3] + ".json"))
 model = tf.saved_model.load(sys.argv[0][:-3] + "/1").signatures["serving_default"]
 for path in sys.argv[1:]:
-    answer = model(image_bytes=tf.constant([open(path, "rb").read()]))
-    label = answer["label"].numpy()[0].decode()
-    print(path, label, f"{{float(answer['probability'][0]):.3f}}")
+    row = model(image_bytes=tf.constant([open(path, "rb").read()]))["{output}"][0].numpy()
+    {answer}
 """

@@ -33,11 +33,11 @@ class Runner:
         self._run = open_outputs(bundle.members[GRAPH], ("probabilities",))
 
     def run_squares(self, squares: Pixels) -> Floats:
-        """``(photo, class)`` probabilities of the network's squares."""
+        """``(photo, name)`` probabilities or numbers, of the network's squares."""
         return np.concatenate([self._run(square[None])[0] for square in squares])
 
     def run_files(self, contents: list[bytes]) -> list[Floats | None]:
-        """``(class,)`` probabilities of each file, decoded by the product."""
+        """``(name,)`` of each file, decoded by the product."""
         return [self._run_file(content) for content in contents]
 
     def _run_file(self, content: bytes) -> Floats | None:
