@@ -164,7 +164,6 @@ def test_what_a_task_has_not_is_refused_by_name(
 def test_what_needs_classes_refuses_numbers(fitted_sizes: ImageClassifier, drawn: Path) -> None:
     from headstart.explain import Explainer
     from headstart.predictor import Predictor
-    from headstart.report import write_report
     from headstart.small import expand
 
     class Dataset:
@@ -175,7 +174,6 @@ def test_what_needs_classes_refuses_numbers(fitted_sizes: ImageClassifier, drawn
     numbers = scan_source(drawn / "sizes.csv", task=REGRESSION)
     for ask in (
         lambda: Explainer(bundle),
-        lambda: write_report(bundle),
         lambda: suggest_photos(drawn, bundle),
         lambda: fitted_sizes.predict_proba([drawn / "0.png"]),
         lambda: fitted_sizes.predict_sets([drawn / "0.png"]),

@@ -1,4 +1,4 @@
-"""The record of a run → what its page says."""
+"""The record of a run that tells classes apart → what its page says."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from headstart.evaluation.gallery import Section
 from headstart.evaluation.intervals import Estimate
 from headstart.evaluation.learning_curve import LearningCurve
 from headstart.evaluation.metrics import Evaluation
-from headstart.evaluation.pages import render
-from headstart.evaluation.pages.plots import (
-    plot_classes,
-    plot_history,
-    plot_learning_curve,
-    plot_reliability,
+from headstart.evaluation.pages.plots import plot_classes, plot_reliability
+from headstart.evaluation.run_page import (
+    FEW_TESTED,
+    FEW_TRAINED,
+    Card,
+    Headline,
+    Page,
+    render_run,
+    say_share,
 )
 
-_FEW_TRAINED, _FEW_TESTED = 20, 200
 _SHOWN_CONFUSIONS = 3
 
 
@@ -76,35 +78,37 @@ def render_report(
     """
     found = record.get("evaluation")
     evaluation = Evaluation.from_json(found) if found else None
-    history_run, history = _choose_history(record.get("fine_tune"))
+    names = record["class_names"]
+    headline = None
+    if evaluation is not None:
+        headline = Headline(
+            f"{100 * evaluation.accuracy.value:.0f}",
+            "of 100 photos right",
+            f"Measured on {evaluation.photos:,} photos that were not trained on. Always answering "
+            f"the largest class would be right for {100 * evaluation.majority:.0f}.",
+        )
+    page = Page(
+        title,
+        f"{len(names)} classes: {', '.join(names)}",
+        record,
+        headline,
+        _list_cards(record, evaluation, curve),
+        curve,
+        sections,
+    )
     plots = {
         "classes": plot_classes(evaluation) if evaluation else "",
         "reliability": _draw_reliability(evaluation),
-        "learning": plot_learning_curve(curve) if curve else "",
-        "history": plot_history(history) if history else "",
     }
-    return render(
-        "report.html.jinja",
-        title=title,
-        record=record,
+    return render_run(
+        "classes.html.jinja",
+        page,
+        plots,
         evaluation=evaluation,
-        cards=_list_cards(record, evaluation, curve),
         photos=photos,
         note=note,
-        plots=plots,
-        curve=curve,
-        sections=sections,
-        level=3,
         calibration_says=_describe_calibration(evaluation),
         trust_says=_describe_trust(evaluation),
-        history_run=history_run,
-        facts=_list_facts(record),
-        plan=record.get("plan"),
-        choice=record.get("backbone_choice"),
-        files=(
-            ("were not used", record["problems"]),
-            ("were used, but should be looked at", record["flags"]),
-        ),
     )
 
 
@@ -114,23 +118,10 @@ def _draw_reliability(evaluation: Evaluation | None) -> str:
     return plot_reliability(evaluation.calibration)
 
 
-def _choose_history(fine_tune: Mapping[str, Any] | None) -> tuple[str, list[dict[str, Any]]]:
-    """The longest run whose photos held out were measured, else the longest."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for epoch in (fine_tune or {}).get("history") or ():
-        runs.setdefault(epoch["run"], []).append(epoch)
-    if not runs:
-        return "", []
-    best = max(
-        runs, key=lambda name: (runs[name][0]["validation_loss"] is not None, len(runs[name]))
-    )
-    return best, runs[best]
-
-
 def _list_cards(
     record: Mapping[str, Any], evaluation: Evaluation | None, curve: LearningCurve | None
-) -> list[dict[str, Any]]:
-    cards: list[tuple[str, str, list[str]]] = []
+) -> list[Card]:
+    cards = []
     if evaluation is not None:
         low, high = (round(100 * v) for v in (evaluation.accuracy.low, evaluation.accuracy.high))
         sure = [
@@ -140,18 +131,17 @@ def _list_cards(
             found = record["cross_validation"]
             sure.append(
                 "Cross-validated over all photos, the head alone is right for "
-                f"{_share(Estimate(**found))}."
+                f"{say_share(Estimate(**found))}."
             )
         sure.append(_describe_calibration(evaluation))
-        cards.append(("How sure is that?", "ul", [line for line in sure if line]))
+        cards.append(Card("How sure is that?", [line for line in sure if line]))
         confusions = list_confusions(evaluation)[:_SHOWN_CONFUSIONS]
         lines = [
             f"{count} of {total} photos of {label} are answered {answer}"
             for label, answer, count, total in confusions
         ]
-        cards.append(("What does it confuse?", "ul", lines or ["Nothing: all are right."]))
-    cards.append(("What to do next", "ol", advise(record, evaluation, curve)))
-    return [{"title": title, "kind": kind, "lines": lines} for title, kind, lines in cards]
+        cards.append(Card("What does it confuse?", lines or ["Nothing: all are right."]))
+    return [*cards, Card("What to do next", advise(record, evaluation, curve), is_ordered=True)]
 
 
 def list_confusions(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
@@ -172,10 +162,10 @@ def advise(
     """What would help most, as sentences; never empty."""
     lines = []
     counts = record["train_counts"]
-    few = sorted((count, name) for name, count in counts.items() if count < _FEW_TRAINED)
+    few = sorted((count, name) for name, count in counts.items() if count < FEW_TRAINED)
     if few:
         shown = ", ".join(f"{name} ({count})" for count, name in few[:5])
-        lines.append(f"Add photos of {shown}: a class needs {_FEW_TRAINED} to train on, better 50.")
+        lines.append(f"Add photos of {shown}: a class needs {FEW_TRAINED} to train on, better 50.")
     if evaluation is None:
         lines.append("Set photos aside for a test (--test FOLDER), or add photos to each class.")
         return lines
@@ -192,7 +182,7 @@ def advise(
         lines.append("Let the photo doctor list probable wrong labels: headstart doctor PHOTOS.")
     if not record.get("fine_tune") and evaluation.accuracy.value < 0.95:
         lines.append("Try to train the network's last part as well: --recipe tune.")
-    if evaluation.photos < _FEW_TESTED:
+    if evaluation.photos < FEW_TESTED:
         lines.append(
             f"Test on more photos: {evaluation.photos} leave an interval of "
             f"{100 * (evaluation.accuracy.high - evaluation.accuracy.low):.0f} points."
@@ -219,53 +209,16 @@ def _describe_trust(evaluation: Evaluation | None) -> list[str]:
     trust = evaluation.trust if evaluation else None
     if trust is None:
         return []
-    right = f", and {_share(trust.precision)} of these are right" if trust.precision else ""
+    right = f", and {say_share(trust.precision)} of these are right" if trust.precision else ""
     lines = [
         f"It is sure of {100 * trust.answered.value:.0f} of 100 photos{right} (wanted: "
         f"{100 * trust.precision_asked:.0f}). The others it calls not sure.",
         f"Sets of {trust.set_size:.2f} classes on average hold the truth of "
-        f"{_share(trust.coverage)} (wanted: {100 * trust.coverage_asked:.0f}).",
+        f"{say_share(trust.coverage)} (wanted: {100 * trust.coverage_asked:.0f}).",
     ]
     if trust.novel is not None:
         lines.append(
-            f"{_share(trust.novel)} of the test photos do not look like the training photos; about "
-            "5 would be usual."
+            f"{say_share(trust.novel)} of the test photos do not look like the training photos; "
+            "about 5 would be usual."
         )
     return lines
-
-
-def _share(estimate: Estimate) -> str:
-    return (
-        f"{100 * estimate.value:.1f} of 100 [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-    )
-
-
-def _describe_recipe(recipe: Mapping[str, Any]) -> str:
-    """Its name, its stages, and the settings of fine-tuning.
-
-    >>> _describe_recipe({"name": "probe", "stages": ["probe"], "folds": 5})
-    'probe (probe, 5 folds)'
-    """
-    text = f"{recipe['name']} ({' → '.join(recipe['stages'])}, {recipe['folds']} folds)"
-    settings = recipe.get("fine_tune") or {}
-    shown = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-    return f"{text}: {shown}" if shown else text
-
-
-def _list_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    samples, backbone = record["samples"], record["backbone"]
-    environment = record["environment"]
-    packages = [f"{name} {version}" for name, version in environment["packages"].items() if version]
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in record["seconds"].items() if value)
-    return [
-        ("photos", record["photos"] or "given by the program"),
-        ("sides", ", ".join(f"{side} {count:,}" for side, count in samples.items())),
-        ("backbone", backbone["name"]),
-        ("recipe", _describe_recipe(record["recipe"])),
-        ("seed", str(record["seed"])),
-        ("runtime", record["runtime"]),
-        ("seconds", seconds),
-        ("machine", environment["machine"]),
-        ("versions", ", ".join([f"headstart {environment['headstart']}", *packages])),
-        ("weights, sha256", record["weights"]),
-    ]

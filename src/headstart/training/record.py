@@ -9,9 +9,11 @@ from typing import Any
 
 from headstart.bundle import WEIGHTS, Bundle
 from headstart.data.scan import Problem, Sample
+from headstart.data.targets import split_labels
 from headstart.files import digest_bytes
 from headstart.runs import Answered, Run
 from headstart.runtimes.environment import describe_environment
+from headstart.task import MULTILABEL, REGRESSION, Task
 from headstart.training.fit import Training
 from headstart.training.measure import Answer
 
@@ -39,7 +41,7 @@ def make_run(
         "problems": _list_problems(training.problems),
         "flags": _list_problems(training.flags),
         "warnings": list(training.warnings),
-        "train_counts": _count(training.split.train),
+        "train_counts": _count(training.split.train, training.task),
         "seconds": seconds,
         "environment": describe_environment(),
     }
@@ -60,8 +62,13 @@ def _list_problems(problems: Iterable[Problem]) -> list[dict[str, str]]:
     return [{"path": str(problem.path), "reason": problem.reason} for problem in problems]
 
 
-def _count(samples: Iterable[Sample]) -> dict[str, int]:
-    return dict(sorted(Counter(sample.label for sample in samples).items()))
+def _count(samples: Iterable[Sample], task: Task) -> dict[str, int]:
+    """Photos by class or label; of numbers there is nothing to count."""
+    if task is REGRESSION:
+        return {}
+    labels = (sample.label for sample in samples)
+    names = (split_labels(label) if task is MULTILABEL else (label,) for label in labels)
+    return dict(sorted(Counter(name for each in names for name in each).items()))
 
 
 def _describe(answer: Answer, group: str) -> Answered:

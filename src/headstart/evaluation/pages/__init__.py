@@ -5,6 +5,7 @@ Nothing is loaded from elsewhere; all that comes from files, such as class names
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from datetime import datetime
 from typing import Any
@@ -30,7 +31,13 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_percent, picture=_embed, comma=lambda n: f"{n:,}", day=_day, span=_span
+        percent=_percent,
+        picture=_embed,
+        comma=lambda n: f"{n:,}",
+        short=lambda n: f"{n:.4g}",
+        json=json.dumps,
+        day=_day,
+        span=_span,
     )
     text = environment.get_template(template).render(**values)
     # A file's name may hold bytes that are not UTF-8; a page cannot.

@@ -5,28 +5,27 @@
   const items = [...list.children];
   const pick = (name) => document.getElementById("filter-" + name);
   const status = document.getElementById("photos-status");
-  const sorts = {
-    confident: (a, b) => b.dataset.probability - a.dataset.probability,
-    unsure: (a, b) => a.dataset.probability - b.dataset.probability,
-    name: (a, b) => a.dataset.name.localeCompare(b.dataset.name),
-  };
+  const filters = [...document.querySelectorAll("[data-filter]")];
+  // "probability:-1": by that number, the largest first; what has none is sorted by its text.
+  function compare(a, b) {
+    const [key, sign] = pick("sort").value.split(":");
+    return sign ? sign * (a.dataset[key] - b.dataset[key]) : a.dataset[key].localeCompare(b.dataset[key]);
+  }
   function update() {
     let shown = 0;
     for (const item of items) {
-      const d = item.dataset;
-      const wanted = (!pick("label").value || d.label === pick("label").value)
-        && (!pick("answer").value || d.answer === pick("answer").value)
-        && (pick("kind").value !== "wrong" || d.label !== d.answer);
+      const wanted = (!pick("kind") || pick("kind").value !== "wrong" || item.dataset.wrong === "1")
+        && filters.every((f) => !f.value || JSON.parse(item.dataset[f.dataset.filter]).includes(f.value));
       item.hidden = !wanted;
       shown += wanted;
     }
-    items.sort(sorts[pick("sort").value]).forEach((item) => list.append(item));
+    items.sort(compare).forEach((item) => list.append(item));
     status.textContent = shown + (shown === 1 ? " photo" : " photos") + " shown";
   }
-  for (const name of ["label", "answer", "kind", "sort"]) pick(name).addEventListener("change", update);
+  document.querySelectorAll(".filters select").forEach((each) => each.addEventListener("change", update));
   document.querySelectorAll("[data-cell]").forEach((cell) => cell.addEventListener("click", () => {
-    pick("label").value = cell.dataset.label;
-    pick("answer").value = cell.dataset.answer;
+    const wanted = JSON.parse(cell.dataset.cell);
+    for (const f of filters) f.value = wanted[f.dataset.filter] || "";
     pick("kind").value = "all";
     update();
     document.getElementById("photos").scrollIntoView({ block: "start" });

@@ -15,6 +15,8 @@ from headstart.evaluation.calibration import Calibration
 from headstart.evaluation.intervals import Estimate, wilson
 from headstart.evaluation.metrics import Evaluation
 
+Floats = npt.NDArray[np.floating]
+
 # Stand-ins that Matplotlib draws with, and the page's colours that take their place.
 _INK, _FAINT, _ACCENT, _OTHER, _BAND = "#010203", "#020304", "#030405", "#040506", "#050607"
 _COLOURS = {
@@ -124,11 +126,16 @@ def plot_classes(evaluation: Evaluation) -> str:
 
 
 def _draw_intervals(
-    axes: Any, places: Sequence[float], shares: Sequence[Estimate], *, vertical: bool
+    axes: Any,
+    places: Sequence[float],
+    shares: Sequence[Estimate],
+    *,
+    vertical: bool,
+    color: str = _ACCENT,
 ) -> None:
     lows, highs = [s.low for s in shares], [s.high for s in shares]
     lines = axes.vlines if vertical else axes.hlines
-    lines(places, lows, highs, color=_ACCENT, linewidth=2, alpha=0.45)
+    lines(places, lows, highs, color=color, linewidth=2, alpha=0.45)
 
 
 def plot_history(history: Sequence[Mapping[str, Any]]) -> str:
@@ -170,6 +177,79 @@ def plot_learning_curve(curve: Any) -> str:
         axes.set(xlabel="training photos", ylabel="accuracy", xlim=(0, None))
         _percent_axis(axes.yaxis)
     return plot.svg
+
+
+def plot_labels(rows: Sequence[tuple[str, int, int, int]]) -> str:
+    """For each label how many of its photos are found, and how often it is right when it is said.
+
+    Args:
+        rows: Name; of how many photos it is rightly said, how many have it, of how many it is said.
+    """
+    known = sorted((row for row in rows if row[2]), key=lambda row: row[1] / row[2])
+    known = known[:_MOST_CLASSES][::-1]
+    with _draw("labels", 6.0, 1.3 + 0.36 * len(known)) as plot:
+        axes = plot.axes
+        for step, colour, words, totals in (
+            (0.14, _ACCENT, "of its photos, found", [row[2] for row in known]),
+            (-0.14, _OTHER, "of those it is said of, right", [row[3] for row in known]),
+        ):
+            found = [(n + step, known[n][1], total) for n, total in enumerate(totals) if total]
+            shares = [wilson(right, count) for _, right, count in found]
+            places = [place for place, _, _ in found]
+            _draw_intervals(axes, places, shares, vertical=False, color=colour)
+            values = [share.value for share in shares]
+            axes.scatter(values, places, s=30, color=colour, zorder=3, clip_on=False, label=words)
+        names = [_shorten(row[0]) for row in known]
+        axes.set_yticks(range(len(known)), names, parse_math=False)
+        axes.set(xlim=(0, 1.02), ylim=(-0.6, len(known) - 0.4))
+        axes.grid(axis="y", visible=False)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        _percent_axis(axes.xaxis)
+    return plot.svg
+
+
+def plot_values(values: Floats, truths: Floats, half_width: float | None) -> str:
+    """Answers by truths.
+
+    Args:
+        values: ``(photo,)`` answers.
+        truths: ``(photo,)``.
+        half_width: Of the interval around each answer, if there is one.
+    """
+    with _draw("values", 5.2, 4.4) as plot:
+        axes = plot.axes
+        low, high = _span(np.append(values, truths))
+        axes.plot([low, high], [low, high], color=_INK, linestyle="--", linewidth=1, alpha=0.6)
+        for shift in () if half_width is None else (-half_width, half_width):
+            axes.plot([low, high], [low + shift, high + shift], color=_ACCENT, linewidth=0.8)
+        axes.scatter(truths, values, s=26, color=_ACCENT, alpha=0.6, linewidth=0, zorder=3)
+        axes.set(xlim=(low, high), ylim=(low, high), xlabel="true", ylabel="predicted")
+    return plot.svg
+
+
+def plot_residuals(values: Floats, truths: Floats, half_width: float | None) -> str:
+    """Answers minus truths, by answers.
+
+    Args:
+        values: ``(photo,)`` answers.
+        truths: ``(photo,)``.
+        half_width: Of the interval around each answer, if there is one.
+    """
+    with _draw("residuals", 6.0, 3.0) as plot:
+        axes, errors = plot.axes, values - truths
+        axes.axhline(0, color=_INK, linestyle="--", linewidth=1, alpha=0.6)
+        for shift in () if half_width is None else (-half_width, half_width):
+            axes.axhline(shift, color=_ACCENT, linewidth=0.8)
+        axes.scatter(values, errors, s=26, color=_OTHER, alpha=0.65, linewidth=0, zorder=3)
+        axes.set(xlabel="predicted", ylabel="predicted minus true")
+    return plot.svg
+
+
+def _span(values: Floats) -> tuple[float, float]:
+    """Ends of an axis with a little space, also where all values are the same."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or max(abs(high), 1.0) * 0.05
+    return low - margin, high + margin
 
 
 def get_heat_colours() -> npt.NDArray[np.uint8]:
