@@ -172,6 +172,7 @@ def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
     from headstart.recipe import FineTune
     from headstart.training.loop import Context, Data, Run, Schedule
     from headstart.training.network import Network
+    from headstart.training.objective import encode_classes
 
     name, size = options.network, 224
     folder = photo_sets.data_root() / "clothing" / "train"
@@ -191,7 +192,7 @@ def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
         source = open_activations(cut_prefix(prefix, unfreeze.boundary, backbone), manifest)
         extracted = time.perf_counter() - start
         rows = np.arange(len(labels))
-        data = Data(source, labels, np.ones(len(names)), rows, rows[:0])
+        data = Data(source, encode_classes(labels, len(names)), rows, rows[:0])
         schedule = Schedule(1e-4, 1e-4, options.epochs, options.epochs)
         Run("speed", network, data, schedule, Context(0)).finish()
         ours = time.perf_counter() - start
@@ -301,9 +302,9 @@ def try_settings(folder: Path, options: argparse.Namespace, text: str) -> dict[s
         Run,
         Schedule,
         compute_logits,
-        measure_logits,
     )
     from headstart.training.network import Network
+    from headstart.training.objective import encode_classes
     from headstart.training.probe import fit_probe
 
     settings = FineTune(**{"learning_rate": 3e-4, "patience": 1000, **json.loads(text)})
@@ -325,7 +326,8 @@ def try_settings(folder: Path, options: argparse.Namespace, text: str) -> dict[s
     start = network.get()
     rate = settings.learning_rate or 0.0
     schedule = Schedule(rate, rate * settings.head_factor, settings.epochs, settings.epochs)
-    data = Data(source, labels, probe.class_weights, train, held)
+    targets = encode_classes(labels, len(probe.class_weights), probe.class_weights)
+    data = Data(source, targets, train, held)
     begun = time.perf_counter()
     run = Run("search", network, data, schedule, Context(options.seed))
     run.finish()
@@ -334,10 +336,10 @@ def try_settings(folder: Path, options: argparse.Namespace, text: str) -> dict[s
     for share in (0.0, 0.5, 0.75, 1.0):
         network.set([(1 - share) * a + share * b for a, b in zip(start, end, strict=True)])
         logits = compute_logits(network, source, held)
-        found[f"loss {share}"], found[f"accuracy {share}"] = measure_logits(logits, labels[held])
+        found[f"loss {share}"], found[f"accuracy {share}"] = targets.take(held).measure(logits)
         if share == 0.75 and settings.views > 1:
             both = (logits + compute_logits(network, source, held, 1)) / 2
-            found["accuracy 0.75, mirrored"] = measure_logits(both, labels[held])[1]
+            found["accuracy 0.75, mirrored"] = targets.take(held).measure(both)[1]
     found |= {"MB": source.bytes / 1e6, "seconds an epoch": seconds / settings.epochs}
     print(found, file=sys.stderr, flush=True)
     return found

@@ -86,6 +86,7 @@ class Depth:
         """``(2, photo, class)`` logits of the photos held out: of the probe, of the tuned."""
         from headstart.data.split import list_folds
         from headstart.training.loop import Context, Data, Run, Schedule, compute_logits
+        from headstart.training.objective import encode_classes
         from headstart.training.probe import fit_probe
 
         train, held = fold
@@ -95,7 +96,8 @@ class Depth:
         network.start(self.pretrained, probe.kernel, probe.bias)
         start, rate = network.get(), settings.learning_rate or 0.0
         schedule = Schedule(rate, rate * settings.head_factor, settings.epochs, settings.epochs)
-        data = Data(self.source, labels, probe.class_weights, train, held[:0])
+        targets = encode_classes(labels, len(probe.class_weights), probe.class_weights)
+        data = Data(self.source, targets, train, held[:0])
         Run("fold", network, data, schedule, Context(seed)).finish()
         end = network.get()
         network.set([(1 - share) * a + share * b for a, b in zip(start, end, strict=True)])

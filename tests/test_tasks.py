@@ -146,9 +146,8 @@ def test_the_commands_for_numbers(fitted_sizes: ImageClassifier, drawn: Path) ->
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"recipe": "tune"}, "recipe tune is not made for the task multilabel"),
-        ({"unfreeze": "last_block"}, "recipe tune is not made for the task multilabel"),
-        ({"budget_seconds": 60}, "the task multilabel trains the head"),
+        ({"recipe": "search"}, "recipe search is not made for the task multilabel"),
+        ({"budget_seconds": 60}, "for the task multilabel the head takes little more"),
         ({"backbone": "auto"}, "choice of a backbone"),
         ({"keep_thumbnails": True}, "thumbnails"),
         ({"task": "ranking"}, "is not a task"),

@@ -219,7 +219,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         if initial is not None:
             before = initial if isinstance(initial, ImageClassifier) else load(initial)
             prefix = continue_from(prefix, before.bundle, before._trained_backbone)
-        alone = {"callbacks": callbacks, "budget": budget, "on_plan": on_plan}
+        alone = {"budget": budget, "on_plan": on_plan}
         training = choose_training(task, **alone)(
             prefix,
             scanned,
@@ -231,6 +231,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
             earlier=earlier.manifest.get("split") if earlier else None,
             use_all=y is not None,
             progress=progress,
+            callbacks=callbacks,
         )
         if training.plan is not None:
             training.plan.finish(stopwatch.report(), compared)

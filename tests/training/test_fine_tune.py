@@ -21,6 +21,7 @@ from headstart.models.boundary import cut, cut_prefix, get_boundary
 from headstart.models.loaders import load_backbone, load_prefix
 from headstart.recipe import RECIPES, FineTune, Recipe, choose_recipe
 from headstart.training.interpolate import choose_share
+from headstart.training.objective import encode_classes
 
 QUICK = {"unfreeze": "last_block", "epochs": 2, "views": 2, "learning_rate": 1e-4, "batch_size": 16}
 
@@ -230,20 +231,20 @@ def test_the_interpolation_is_chosen_by_what_is_likely() -> None:
     labels = np.arange(120) % 3
     rng = np.random.default_rng(0)
     noise, truth = rng.normal(size=(120, 3)), np.eye(3)[labels]
-    groups = list(map(str, range(120)))
+    groups, targets = list(map(str, range(120))), encode_classes(labels, 3)
     logits = [truth * strength + noise for strength in (1.0, 1.5, 3.0, 2.0, 1.2)]
-    share, gain = choose_share(logits, labels, groups, 0)
+    share, gain = choose_share(logits, targets, groups, 0)
     assert share == 0.5
     assert gain.low <= gain.tuned - gain.probe <= gain.high
     assert gain.probability > 0.95
     # Ten times as sure is not better or worse: the temperature takes it away.
-    again, _ = choose_share([10 * logits[0], *logits[1:]], labels, groups, 0)
+    again, _ = choose_share([10 * logits[0], *logits[1:]], targets, groups, 0)
     assert again == 0.5
     found = []
     for seed in range(30):
         fresh = np.random.default_rng(seed).normal(size=(120, 3))
         other = truth + 0.95 * noise + 0.3 * fresh  # as good as the first
-        share, gain = choose_share([logits[0], other], labels, groups, 0, (0.0, 1.0))
+        share, gain = choose_share([logits[0], other], targets, groups, 0, (0.0, 1.0))
         found.append(gain.probability)
         assert (share == 1.0) == (gain.probability >= 0.8)
     assert any(0 < probability < 0.8 for probability in found), "better, but not likely so"
@@ -279,11 +280,11 @@ def test_fewer_right_answers_are_no_gain() -> None:
     sure = np.where(np.arange(200) % 10 == 0, -0.01, 6.0)  # a tenth is narrowly wrong
     before = np.where(np.arange(200) % 20 == 0, -0.01, 0.5)  # a twentieth is
     logits = [np.eye(2)[labels] * margin[:, None] for margin in (before, sure)]
-    groups = [str(row) for row in range(200)]
-    assert choose_share(logits, labels, groups, 0, (0.0, 1.0))[0] == 0.0
+    groups, targets = [str(row) for row in range(200)], encode_classes(labels, 2)
+    assert choose_share(logits, targets, groups, 0, (0.0, 1.0))[0] == 0.0
     better = np.where(np.arange(200) % 20 == 0, -0.01, 6.0)
     logits[1] = np.eye(2)[labels] * better[:, None]
-    assert choose_share(logits, labels, groups, 0, (0.0, 1.0))[0] == 1.0
+    assert choose_share(logits, targets, groups, 0, (0.0, 1.0))[0] == 1.0
 
 
 @pytest.mark.parametrize("rates", [(), (-1.0,), ("a",), (True,), (1e-3, float("nan"))])

@@ -27,6 +27,7 @@ from headstart.training.fine_tune import open_source
 from headstart.training.forecast import Amounts, Speed, forecast_stage
 from headstart.training.loop import Context, Data, Run, Schedule
 from headstart.training.network import Network
+from headstart.training.objective import encode_classes
 from headstart.training.pixels import Live, Pixels
 from headstart.training.source import read_ahead
 from headstart.training.tuning import Options, Photos
@@ -60,7 +61,7 @@ def test_a_pass_over_the_whole_network_is_that_of_plain_keras(digits_folder: Pat
     rows = np.arange(len(samples))
     with Pixels(samples, 12, 1, 0) as pixels:
         photos = pixels.read(rows).astype(np.float32)
-        data = Data(pixels, labels, np.ones(4), rows, rows[:0])
+        data = Data(pixels, encode_classes(labels, 4), rows, rows[:0])
         Run("test", network, data, schedule, Context(0)).finish()
 
     class Follow(keras.callbacks.Callback):
@@ -192,7 +193,7 @@ def test_every_epoch_of_a_live_run_draws_other_views(few_digits: Path) -> None:
     network = Network(model, resolve_unfreeze(model, "all"), 4, settings)
     rows = np.arange(len(samples))
     with Watched(samples, 12, None, 0) as pixels:
-        data = Data(pixels, labels, np.ones(4), rows, rows[:0])
+        data = Data(pixels, encode_classes(labels, 4), rows, rows[:0])
         Run("test", network, data, Schedule(1e-3, 1e-3, 4, 4), Context(0)).finish()
     assert len(asked) == len(set(asked)) == 4 * len(samples)
 

@@ -22,9 +22,9 @@ from headstart.training.loop import (
     Run,
     Schedule,
     compute_logits,
-    measure_logits,
 )
 from headstart.training.network import Network
+from headstart.training.objective import encode_classes
 from headstart.training.probe import fit_probe
 
 Arrays = list[np.ndarray]
@@ -64,7 +64,7 @@ def make_run(
     network: Network, source: Array, labels: np.ndarray, rate: float = 1e-2, **more: Any
 ) -> Run:
     rows = np.arange(SAMPLES)
-    data = Data(source, labels, np.ones(CLASSES), rows[:20], rows[20:])
+    data = Data(source, encode_classes(labels, CLASSES), rows[:20], rows[20:])
     epochs = network.settings.epochs
     return Run("test", network, data, Schedule(rate, rate, epochs, epochs), Context(0, **more))
 
@@ -288,7 +288,7 @@ def test_early_stopping_keeps_the_best_weights(
     assert len(seen) == position.best_epoch + 2 < 30
     assert equal(network.get(), best[0])
     rows = np.arange(20, SAMPLES)
-    loss, _ = measure_logits(compute_logits(network, source, rows), shuffled[rows])
+    loss, _ = encode_classes(shuffled[rows], CLASSES).measure(compute_logits(network, source, rows))
     assert loss == pytest.approx(position.best_loss, rel=1e-6)
 
 

@@ -135,10 +135,10 @@ def train(
     if classifier.plan is not None:
         print_plan(classifier.plan, out.stdout())
     out.print_seconds(classifier.seconds)
-    has_report = classifier.bundle.task is CLASSIFICATION
-    more = f", or headstart report {shlex.quote(str(path))}" if has_report else ""
+    quoted = shlex.quote(str(path))
     out.stdout().print(
-        f"saved [bold]{path}[/]; try: headstart predict {shlex.quote(str(path))} PHOTOS{more}",
+        f"saved [bold]{path}[/]; try: headstart predict {quoted} PHOTOS, or headstart report "
+        f"{quoted}",
         soft_wrap=True,
     )
 

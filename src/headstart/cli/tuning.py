@@ -45,11 +45,13 @@ def print_epoch(epoch: Epoch) -> None:
     held_out = ""
     if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
         share, photos = epoch.validation_accuracy, epoch.validation_photos
-        accuracy = wilson(round(share * photos), photos)
-        held_out = f"held out: loss {epoch.validation_loss:.3f}, accuracy {percent(accuracy)}, "
+        shown = f"{share:.1%}"
+        if epoch.measure == "accuracy":
+            shown = percent(wilson(round(share * photos), photos))
+        held_out = f"held out: loss {epoch.validation_loss:.3f}, {epoch.measure} {shown}, "
     left = (epoch.epochs - epoch.number) * epoch.seconds
     console.print(
-        f"  {epoch.number:>3}/{epoch.epochs}  loss {epoch.loss:.3f}, accuracy "
+        f"  {epoch.number:>3}/{epoch.epochs}  loss {epoch.loss:.3f}, {epoch.measure} "
         f"{epoch.accuracy:.1%}, {held_out}rate {epoch.learning_rate:.1e}, {epoch.seconds:.1f} s, "
         f"{left:.0f} s left",
         soft_wrap=True,

@@ -22,9 +22,11 @@ from headstart.training.fine_tune import tune
 from headstart.training.forecast import Amounts, Forecast
 from headstart.training.interpolate import choose_share
 from headstart.training.ladder import END_SECONDS, RUNGS, Ladder, describe_stage, make_step
+from headstart.training.objective import encode_classes
 from headstart.training.plan import MARGIN, Step
 from headstart.training.probe import Probe
 from headstart.training.search import DEPTHS, EPOCHS, Search
+from headstart.training.trust import list_labels
 from headstart.training.tuning import Check, Options, Photos, Tuning
 
 # On fewer photos, or fewer mistakes of the probe, a gain could not be told from chance.
@@ -218,11 +220,11 @@ class Climb:
         (rows, before), (others, after) = self.best.held_out, tuning.held_out
         if not np.array_equal(rows, others):
             return False
-        number = {name: row for row, name in enumerate(self.photos.class_names)}
         samples = (*self.photos.train, *self.photos.validation)
-        labels = np.array([number[samples[row].label] for row in rows], np.intp)
+        labels = list_labels(tuple(samples[row] for row in rows), self.photos.class_names)
+        targets = encode_classes(labels, len(self.photos.class_names))
         groups = [self.photos.groups[row] for row in rows]
-        share, gain = choose_share([before, after], labels, groups, self.seed, (0.0, 1.0))
+        share, gain = choose_share([before, after], targets, groups, self.seed, (0.0, 1.0))
         points = 100 * (gain.tuned - gain.probe)
         step.outcome += f" Beside the step before: {points:+.1f} points; "
         step.outcome += "it is kept." if share else "the step before is kept."

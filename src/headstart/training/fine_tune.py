@@ -22,8 +22,10 @@ from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
 from headstart.runtimes import get_runtime
 from headstart.runtimes.quiet import start_tensorflow
+from headstart.task import CLASSIFICATION, Task
 from headstart.training import hardware
 from headstart.training.checkpoint import Checkpoints
+from headstart.training.linear import LinearHead
 from headstart.training.loop import Context
 from headstart.training.network import Network
 from headstart.training.pixels import Live, Pixels
@@ -41,7 +43,7 @@ _LOGGER = logging.getLogger(__name__)
 def tune(
     prefix: Prefix,
     photos: Photos,
-    probe: Probe,
+    probe: Probe | LinearHead,
     settings: FineTune,
     *,
     seed: int,
@@ -61,10 +63,11 @@ def tune(
         BoundaryError: The setting ``unfreeze`` names nothing that can be trained.
         CacheError, DatasetError, HeadstartError: With what to do.
     """
-    network = build_network(prefix, settings, len(photos.class_names), len(photos.train))
+    count = len(photos.train)
+    network = build_network(prefix, settings, len(photos.class_names), count, photos.task)
     if network is None:
         return None
-    unfreeze, count = network.unfreeze, len(photos.train) + len(photos.validation)
+    unfreeze, count = network.unfreeze, count + len(photos.validation)
     _LOGGER.info(describe_price(unfreeze.boundary, count, settings, options.seconds_per_photo))
     ends = cut_prefix(prefix, unfreeze.boundary, network.backbone)
     with open_source(ends, unfreeze.boundary, photos, settings, seed, options) as source:
@@ -79,7 +82,11 @@ def tune(
 
 
 def build_network(
-    prefix: Prefix, settings: FineTune, num_classes: int, photos: int
+    prefix: Prefix,
+    settings: FineTune,
+    num_classes: int,
+    photos: int,
+    task: Task = CLASSIFICATION,
 ) -> Network | None:
     """A copy of the backbone with what is trained of it; None where that is nothing.
 
@@ -88,6 +95,7 @@ def build_network(
         settings: Of the stage.
         num_classes: Number of classes.
         photos: That are trained on; the devices that share a batch depend on their number.
+        task: What is told of a photo.
 
     Raises:
         BoundaryError: The setting ``unfreeze`` names nothing that can be trained.
@@ -99,7 +107,7 @@ def build_network(
         unfreeze = resolve_unfreeze(backbone, settings.unfreeze, settings.batchnorm)
         if not unfreeze.layers:
             return None
-        return Network(backbone, unfreeze, num_classes, settings, found.precision)
+        return Network(backbone, unfreeze, num_classes, settings, found.precision, task)
 
 
 def describe_price(
@@ -199,7 +207,12 @@ def open_source(
 
 
 def identify(
-    prefix: Prefix, photos: Photos, probe: Probe, settings: FineTune, seed: int, runtime: str
+    prefix: Prefix,
+    photos: Photos,
+    probe: Probe | LinearHead,
+    settings: FineTune,
+    seed: int,
+    runtime: str,
 ) -> dict[str, Any]:
     """All that the weights depend on; computed activations are named by what made them."""
     from importlib.metadata import version
@@ -207,6 +220,7 @@ def identify(
     samples = [(s.digest, s.label) for side in (photos.train, photos.validation) for s in side]
     return {
         "prefix": (prefix.backbone, prefix.weights_digest, prefix.boundary, prefix.image_size),
+        "task": photos.task.name,
         "samples": samples,
         "validation": len(photos.validation),
         "groups": photos.groups,

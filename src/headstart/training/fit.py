@@ -178,7 +178,7 @@ def train(
     tuning = None
     if recipe.fine_tune is not None or recipe.name in ("auto", "search"):
         options = Options(runtime, progress, callbacks, measure_pace(prefix, features, runtime))
-        photos = _list_photos(features, split, class_names)
+        photos = list_photos(features, split, class_names)
         climb = Climb(prefix, photos, probe, seed, options, budget, len(split.test))
         with stopwatch.step("fine_tune"):
             climb.follow(recipe)
@@ -332,7 +332,10 @@ def _fit(
     return fit_probe(rows, labels, len(class_names), folds)
 
 
-def _list_photos(features: Features, split: Split, class_names: tuple[str, ...]) -> Photos:
+def list_photos(
+    features: Features, split: Split, class_names: tuple[str, ...], task: Task = CLASSIFICATION
+) -> Photos:
+    """The photos of a fine-tuning stage."""
     rows = select_rows(features, split.train)
     groups = [split.groups[sample.digest] for sample in (*split.train, *split.validation)]
-    return Photos(split.train, split.validation, tuple(groups), rows, class_names)
+    return Photos(split.train, split.validation, tuple(groups), rows, class_names, task)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.evaluation.intervals import compare_hits
+from headstart.training.objective import Targets
 
 Floats = npt.NDArray[np.floating]
 
@@ -24,7 +25,6 @@ Floats = npt.NDArray[np.floating]
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _LIKELY = 0.8
 
-_TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 61))
 _RESAMPLES = 2000
 
 
@@ -34,11 +34,13 @@ class Gain:
 
     Attributes:
         photos: How many.
-        probe: Accuracy of the probe on them.
-        tuned: Accuracy of the chosen interpolation.
+        probe: Accuracy of the probe on them; of other tasks the score of
+            `headstart.training.objective`.
+        tuned: Likewise, of the chosen interpolation.
         low: Of the difference, paired 95 % interval.
         high: Likewise.
-        probability: That the log loss is lower than the probe's, by the same resamples.
+        probability: That the loss is lower than the probe's, by the same resamples.
+        measure: What the score is called; empty for accuracy.
     """
 
     photos: int
@@ -47,12 +49,14 @@ class Gain:
     low: float
     high: float
     probability: float
+    measure: str = ""
 
     def __str__(self) -> str:
         points = 100 * (self.tuned - self.probe)
         return (
             f"{points:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}] on "
-            f"{self.photos} photos held out ({self.probe:.1%} → {self.tuned:.1%})"
+            f"{self.photos} photos held out ({self.measure}{': ' if self.measure else ''}"
+            f"{self.probe:.1%} → {self.tuned:.1%})"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -61,68 +65,53 @@ class Gain:
 
 
 def choose_share(
-    logits: Sequence[Floats],
-    labels: npt.NDArray[np.integer],
+    outputs: Sequence[Floats],
+    targets: Targets,
     groups: Sequence[str],
     seed: int,
     shares: Sequence[float] = SHARES,
 ) -> tuple[float, Gain]:
-    """The share of the way with the lowest calibrated log loss, or 0 when that is not likely lower.
+    """The share of the way with the lowest calibrated loss, or 0 when that is not likely lower.
 
-    Shares that are right less often than the probe are left out.
+    Shares that score less than the probe (are right less often) are left out.
 
     Args:
-        logits: ``(sample, class)`` of photos held out, for each of ``shares``.
-        labels: ``(sample,)`` class numbers.
+        outputs: ``(sample, name)`` of photos held out, for each of ``shares``.
+        targets: What is true of them.
         groups: What belongs together, such as copies of a photo; resampled as wholes.
         seed: Of the bootstrap.
         shares: Ascending; the first is 0.
 
-    >>> labels = np.arange(200) % 2
-    >>> truth = np.eye(2)[labels]
+    >>> from headstart.training.objective import encode_classes
+    >>> targets = encode_classes(np.arange(200) % 2, 2)
+    >>> truth = targets.values
     >>> rng = np.random.default_rng(0)
     >>> poor, good = truth + rng.normal(size=(200, 2)), 4 * truth + rng.normal(size=(200, 2))
-    >>> choose_share([poor, good], labels, list(map(str, range(200))), 0, (0.0, 1.0))[0]
+    >>> choose_share([poor, good], targets, list(map(str, range(200))), 0, (0.0, 1.0))[0]
     1.0
-    >>> choose_share([good, poor], labels, list(map(str, range(200))), 0, (0.0, 1.0))[0]
+    >>> choose_share([good, poor], targets, list(map(str, range(200))), 0, (0.0, 1.0))[0]
     0.0
     """
-    losses = [_calibrated_losses(each, labels) for each in logits]
-    right = [each.argmax(1) == labels for each in logits]
+    losses, scores = zip(*(targets.judge(each) for each in outputs), strict=True)
     # What answers fewer photos rightly is no gain, whatever its probabilities are.
     means = [
-        loss.mean() if hits.sum() >= right[0].sum() else np.inf
-        for loss, hits in zip(losses, right, strict=True)
+        loss.mean() if score.sum() >= scores[0].sum() else np.inf
+        for loss, score in zip(losses, scores, strict=True)
     ]
     best = int(np.argmin(means))
     probability = _resample(losses[0] - losses[best], groups, seed)
     if best == 0 or float((probability > 0).mean()) < _LIKELY:
         best = 0
-    difference = compare_hits(right[best], right[0], groups, seed=seed).difference
+    difference = compare_hits(scores[best], scores[0], groups, seed=seed).difference
     return shares[best], Gain(
-        len(labels),
-        float(right[0].mean()),
-        float(right[best].mean()),
+        len(targets),
+        float(scores[0].mean()),
+        float(scores[best].mean()),
         difference.low,
         difference.high,
         float((probability > 0).mean()),
+        targets.objective.measure,
     )
-
-
-def _calibrated_losses(logits: Floats, labels: npt.NDArray[np.integer]) -> Floats:
-    """``(sample,)`` negative log probabilities at the temperature where their mean is lowest."""
-    rows = np.arange(len(labels))
-    wide = logits.astype(np.float64)
-    best: Floats | None = None
-    for temperature in _TEMPERATURES:
-        scaled = wide / temperature
-        top = scaled.max(1)
-        sums = np.log(np.exp(scaled - top[:, None]).sum(1)) + top
-        losses: Floats = sums - scaled[rows, labels]
-        if best is None or losses.mean() < best.mean():
-            best = losses
-    assert best is not None  # noqa: S101 - there are temperatures
-    return best
 
 
 def _resample(values: Floats, groups: Sequence[str], seed: int) -> Floats:

@@ -84,7 +84,13 @@ def activate(rows: Floats, task: Task) -> Floats:
     return found
 
 
-def fit_head(features: Floats, targets: Floats, folds: Sequence[Fold], task: Task) -> LinearHead:
+def fit_head(
+    features: Floats,
+    targets: Floats,
+    folds: Sequence[Fold],
+    task: Task,
+    strength: float | None = None,
+) -> LinearHead:
     """Solve the head of several labels or a number, its strength chosen by cross-validation.
 
     Args:
@@ -92,6 +98,7 @@ def fit_head(features: Floats, targets: Floats, folds: Sequence[Fold], task: Tas
         targets: ``(sample, name)``: 0 or 1 per label; or numbers.
         folds: ``(train rows, held-out rows)`` pairs, which hold out every row once; or none.
         task: Multilabel or regression.
+        strength: Taken as it is where there are no folds.
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(80, 5))
@@ -106,7 +113,8 @@ def fit_head(features: Floats, targets: Floats, folds: Sequence[Fold], task: Tas
     with threadpool_limits(1, user_api="blas"):
         solver = _SOLVERS[task.name](features, targets)
         path, held_out = _follow_path(solver, targets, folds, task)
-        best = min(path, key=lambda step: step.loss).strength if path else _ALONE[task.name]
+        alone = _ALONE[task.name] if strength is None else strength
+        best = min(path, key=lambda step: step.loss).strength if path else alone
         (solution,) = solver.solve(np.arange(len(targets)), (best,), FINAL_TOLERANCE)
         kernel, bias = solver.unrotate(solution)
     return LinearHead(kernel, bias, best, path, held_out, task)

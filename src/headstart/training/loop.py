@@ -19,7 +19,7 @@ import numpy.typing as npt
 from headstart.recipe import FineTune
 from headstart.training.checkpoint import Arrays, Checkpoints
 from headstart.training.network import Network
-from headstart.training.probe import softmax
+from headstart.training.objective import Targets
 from headstart.training.source import Source, read_ahead
 
 Floats = npt.NDArray[np.floating]
@@ -41,12 +41,14 @@ class Epoch:
         number: From 1 on.
         epochs: As many there will be at most.
         loss: Mean over the training photos, while they were trained on.
-        accuracy: Likewise.
+        accuracy: Likewise; of other tasks than classification the score of
+            `headstart.training.objective`, by its name in `measure`.
         validation_loss: Log loss on the photos held out; None without any.
         validation_accuracy: Likewise.
         validation_photos: How many there are.
         learning_rate: At the end of the epoch.
         seconds: It took.
+        measure: What the accuracy is called.
     """
 
     run: str
@@ -59,6 +61,7 @@ class Epoch:
     validation_photos: int
     learning_rate: float
     seconds: float
+    measure: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,13 @@ class Data:
 
     Attributes:
         source: Gives activations.
-        labels: ``(sample,)`` class numbers of all of its samples.
-        weights: ``(class,)``.
+        targets: Of all of its samples.
         train: Samples that are trained on.
         validation: Samples that are held out; may be empty.
     """
 
     source: Source
-    labels: Numbers
-    weights: Floats
+    targets: Targets
     train: Numbers
     validation: Numbers
 
@@ -166,7 +167,7 @@ class Run:
         self._best: list[Floats] = []
         self._saved = self._started = time.monotonic()
         first = np.random.default_rng([context.seed, 1])
-        self._first_view = first.integers(data.source.views, size=len(data.labels))
+        self._first_view = first.integers(data.source.views, size=len(data.targets))
 
     def finish(self) -> Position:
         """Train to the end, or from the last checkpoint on; the network has the best weights then.
@@ -196,16 +197,14 @@ class Run:
         order = np.random.default_rng([self._seed, 2, position.epoch]).permutation(data.train)
         views = (self._first_view + position.epoch) % data.source.views
         parts = np.array_split(order, batches)
-        eye = np.eye(self.network.num_classes, dtype=np.float32)
         wanted = [(rows, views[rows]) for rows in parts[position.batch :]]
         with contextlib.closing(read_ahead(data.source, wanted)) as read:
             for rows, activations in read:
                 step = position.epoch * batches + position.batch
-                labels = data.labels[rows]
                 loss, right = self.network.train_step(
                     activations,
-                    eye[labels],
-                    data.weights[labels],
+                    data.targets.values[rows],
+                    data.targets.weights[rows],
                     self.schedule.rates(step, self.schedule.epochs * batches, settings.warmup),
                     np.random.default_rng([self._seed, 3, position.epoch, position.batch]),
                 )
@@ -229,7 +228,7 @@ class Run:
         loss = accuracy = None
         if len(data.validation):
             logits = compute_logits(self.network, data.source, data.validation)
-            loss, accuracy = measure_logits(logits, data.labels[data.validation])
+            loss, accuracy = data.targets.take(data.validation).measure(logits)
             position.is_diverged |= not math.isfinite(loss)
         is_last = position.epoch >= min(self.schedule.epochs, self.schedule.stop)
         if is_last and not position.is_diverged:
@@ -252,6 +251,7 @@ class Run:
             validation_photos=len(data.validation),
             learning_rate=self.schedule.rates(step, steps, self._settings.warmup)[0],
             seconds=seconds,
+            measure=data.targets.objective.measure or "accuracy",
         )
         position.loss = position.right = position.seconds = 0.0
         position.history.append(asdict(epoch))
@@ -264,11 +264,10 @@ class Run:
         Without mixup, smoothing and dropout: with few classes these raise the loss of training
         above that of answering at random although all goes well.
         """
-        rows = self.data.train
-        loss, _ = measure_logits(
-            compute_logits(self.network, self.data.source, rows), self.data.labels[rows]
-        )
-        return loss > math.log(self.network.num_classes)
+        rows, targets = self.data.train, self.data.targets
+        outputs = compute_logits(self.network, self.data.source, rows)
+        loss, _ = targets.take(rows).measure(outputs)
+        return loss > targets.objective.at_random(self.network.num_classes)
 
     def _save(self) -> None:
         self._saved = time.monotonic()
@@ -295,22 +294,9 @@ class Run:
 
 
 def compute_logits(network: Network, source: Source, rows: Numbers, view: int = 0) -> Floats:
-    """``(sample, class)`` logits of samples in one view."""
+    """``(sample, class)`` logits (or numbers) of samples in one view."""
     size = network.settings.batch_size
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     with contextlib.closing(read_ahead(source, [(part, view) for part in parts])) as read:
         found = [network.compute_logits(activations) for _, activations in read]
     return np.concatenate(found) if found else np.empty((0, network.num_classes), np.float32)
-
-
-def measure_logits(logits: Floats, labels: Numbers) -> tuple[float, float]:
-    """Log loss in nats and accuracy.
-
-    >>> measure_logits(np.log([[0.5, 0.5], [0.9, 0.1]]), np.array([1, 0]))
-    (0.399..., 0.5)
-    """
-    if not np.isfinite(logits).all():
-        return math.inf, 0.0
-    chosen = softmax(logits.astype(np.float64))[np.arange(len(labels)), labels]
-    losses = -np.log(np.maximum(chosen, 1e-12))
-    return float(losses.mean()), float((logits.argmax(1) == labels).mean())

@@ -27,6 +27,8 @@ from headstart.evaluation.trust import Trust, measure_trust
 from headstart.features.extract import Features
 from headstart.features.forward import read_content
 from headstart.runtimes.onnx_runtime import open_outputs
+from headstart.task import CLASSIFICATION, Task
+from headstart.training.linear import LinearHead
 from headstart.training.probe import Probe, hold_out
 from headstart.training.trust import References, list_labels
 
@@ -110,26 +112,30 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Features and probabilities of photos as the bundle will give them.
+    """Features and probabilities (or numbers) of photos as the bundle will give them.
 
     Attributes:
         features: Of the frozen backbone.
         probe: Its head.
         graph: The whole network where it was tuned, else empty.
         image_size: Side of its square input.
+        task: What is told of a photo.
     """
 
     features: Features
-    probe: Probe
+    probe: Probe | LinearHead
     graph: bytes
     image_size: int
+    task: Task = CLASSIFICATION
 
     def compute(self, samples: tuple[Sample, ...]) -> tuple[Floats, Floats]:
         """``(sample, feature)`` and ``(sample, class)`` of samples, in their order."""
         if not self.graph:
-            rows = select_rows(self.features, samples)
-            return rows, self.probe.predict_proba(rows)
-        run, parts = open_outputs(self.graph, ("features", "probabilities")), []
+            rows, head = select_rows(self.features, samples), self.probe
+            if isinstance(head, Probe):
+                return rows, head.predict_proba(rows)
+            return rows, head.predict(rows)
+        run, parts = open_outputs(self.graph, ("features", self.task.output)), []
         width = 0
 
         def compute(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

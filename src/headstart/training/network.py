@@ -19,7 +19,9 @@ from headstart.models.unfreeze import (
     set_trainable,
 )
 from headstart.recipe import FineTune
+from headstart.task import CLASSIFICATION, Task
 from headstart.training.hardware import FULL, LossScale, computing_in
+from headstart.training.objective import OBJECTIVES
 from headstart.training.pointwise import multiplying
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Network:
         num_classes: Number of classes.
         settings: Of the stage.
         precision: Of the steps.
+        task: What is told of a photo.
     """
 
     def __init__(
@@ -52,12 +55,13 @@ class Network:
         num_classes: int,
         settings: FineTune,
         precision: str = FULL,
+        task: Task = CLASSIFICATION,
     ) -> None:
         import keras
         import tensorflow as tf
 
         self.backbone, self.unfreeze, self.settings = backbone, unfreeze, settings
-        self.num_classes = num_classes
+        self.num_classes, self._objective = num_classes, OBJECTIVES[task.name]
         self._is_training = unfreeze.batchnorm == "train"
         if self._is_training:
             set_trainable(backbone, unfreeze)  # only then do its statistics move
@@ -161,13 +165,13 @@ class Network:
 
         Args:
             activations: ``(batch, *shape)``.
-            targets: ``(batch, class)`` probabilities.
+            targets: ``(batch, class)`` as `headstart.training.objective.Targets` has them.
             weights: ``(batch,)``.
             rates: Learning rates of the last block and of the head.
             random: What dropout and mixup draw from.
 
         Returns:
-            Loss and number of right answers, before the step.
+            Loss and sum of the scores (number of right answers), before the step.
         """
         import tensorflow as tf
 
@@ -211,7 +215,7 @@ class Network:
             targets = share * targets + (1 - share) * tf.gather(targets, partners)
             weights = share * weights + (1 - share) * tf.gather(weights, partners)
         if settings.label_smoothing:
-            even = settings.label_smoothing / self.num_classes
+            even = settings.label_smoothing * self._objective.even(self.num_classes)
             targets = targets * (1 - settings.label_smoothing) + even
         noise = tf.ones((tf.shape(x)[0], self.backbone.output_shape[-1]))
         if settings.dropout:
@@ -243,7 +247,7 @@ class Network:
             tape.watch(values)
             features = tf.cast(self._features(x, self._is_training), tf.float32) * noise
             logits = self.head(features)
-            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            losses = self._objective.losses_in_graph(targets, logits)
             loss = tf.reduce_sum(losses * weights) / tf.cast(count, tf.float32)
             total = loss
             if self.settings.l2_sp:
@@ -253,8 +257,7 @@ class Network:
             if self._loss_scale is not None:
                 total *= self._loss_scale.scale
         gradients = tape.gradient(total, values)
-        answers = tf.argmax(logits, 1) == tf.argmax(targets, 1)
-        return gradients, loss, tf.reduce_sum(tf.cast(answers, tf.float32))
+        return gradients, loss, tf.reduce_sum(self._objective.scores_in_graph(targets, logits))
 
     def _add_up(self, value: Any) -> Any:
         return self._strategy.reduce("SUM", value, axis=None)

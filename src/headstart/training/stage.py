@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy as np
 from headstart.data.split import list_folds
 from headstart.features.activations import Activations
 from headstart.recipe import FineTune
+from headstart.task import CLASSIFICATION
 from headstart.training.interpolate import SHARES, Gain, choose_share
+from headstart.training.linear import LinearHead
 from headstart.training.loop import (
     Context,
     Data,
@@ -26,7 +29,8 @@ from headstart.training.loop import (
     compute_logits,
 )
 from headstart.training.network import Network
-from headstart.training.probe import Probe, fit_probe
+from headstart.training.objective import encode_samples
+from headstart.training.probe import Probe
 from headstart.training.source import Source
 from headstart.training.tuning import Floats, Photos, Tuning
 
@@ -49,13 +53,18 @@ class Stage:
     """
 
     def __init__(
-        self, network: Network, source: Source, photos: Photos, probe: Probe, context: Context
+        self,
+        network: Network,
+        source: Source,
+        photos: Photos,
+        probe: Probe | LinearHead,
+        context: Context,
     ) -> None:
-        self._network, self._source, self._photos, self._probe = network, source, photos, probe
+        self._network, self._source, self._photos = network, source, photos
         self._settings, self._context, self._seed = network.settings, context, context.seed
-        number = {name: i for i, name in enumerate(photos.class_names)}
-        samples = (*photos.train, *photos.validation)
-        self._labels = np.array([number[sample.label] for sample in samples], np.intp)
+        samples, trained = (*photos.train, *photos.validation), len(photos.train)
+        self._targets = encode_samples(samples, photos.class_names, photos.task, trained)
+        self._start_head = self._targets.enter(probe)
         self._groups = photos.groups
         self._train = np.arange(len(photos.train))
         self._pretrained = network.get()
@@ -78,12 +87,14 @@ class Stage:
         has_final = bool(folds) and bool(self._photos.validation)
         if is_diverged or share == 0.0:
             share = 0.0
-            self._start(self._probe)
+            self._start(self._start_head)
         elif not has_final:
             position, start = self._train_on("all photos", self._train, (), rate, stop=epochs)
             if position.is_diverged:
                 share, says = 0.0, _describe_divergence(rate, settings)
-                self._start(self._probe)  # a mixture with what is not finite would not be finite
+                self._start(
+                    self._start_head
+                )  # a mixture with what is not finite would not be finite
             else:
                 self._mix(start, self._network.get(), share)
         result = self._collect(share, rate, epochs, gain, says)
@@ -102,10 +113,13 @@ class Stage:
     def _list_folds(self) -> list[tuple[Numbers, Numbers]]:
         count = len(self._train)
         if self._photos.validation:
-            return [(self._train, np.arange(count, len(self._labels)))]
+            return [(self._train, np.arange(count, len(self._targets)))]
         if not self._settings.holdout:
             return []
-        labels, groups = self._labels[:count], self._groups[:count]
+        groups = self._groups[:count]
+        if self._photos.task is not CLASSIFICATION:
+            return self._deal(groups)
+        labels = self._targets.classes[:count]
         sizes = Counter(label for label, _ in set(zip(labels.tolist(), groups, strict=True)))
         several = [size for size in sizes.values() if size > 1]
         if not several:  # a class would be held out altogether; nothing can be chosen
@@ -113,6 +127,15 @@ class Stage:
         folds = max(2, min(round(1 / self._settings.holdout), *several))
         wanted = math.ceil(ENOUGH_HELD_OUT / max(1, count / folds))
         return list(list_folds(labels, groups, folds, self._seed))[:wanted]
+
+    def _deal(self, groups: tuple[str, ...]) -> list[tuple[Numbers, Numbers]]:
+        """Of several labels or a number."""
+        count, most = len(groups), len(set(groups))
+        if most < 2:
+            return []
+        folds = max(2, min(round(1 / self._settings.holdout), most))
+        wanted = math.ceil(ENOUGH_HELD_OUT / max(1, count / folds))
+        return self._targets.take(self._train).deal(groups, folds, self._seed)[:wanted]
 
     def _sweep(self, fold: tuple[Numbers, Numbers]) -> float | None:
         """The rate with the lowest log loss after a short run; None when all diverge."""
@@ -146,8 +169,8 @@ class Stage:
         rows = np.concatenate(held_out)
         groups = [self._groups[row] for row in rows]
         pooled = [np.concatenate(parts) for parts in logits]
-        share, gain = choose_share(pooled, self._labels[rows], groups, self._seed)
-        self._held_out = rows, pooled[SHARES.index(share)]
+        share, gain = choose_share(pooled, self._targets.take(rows), groups, self._seed)
+        self._held_out = rows, self._targets.leave_rows(pooled[SHARES.index(share)])
         if self._photos.validation:
             self._mix(start, end, share)
         return share, gain, max(1, round(float(np.mean(epochs)))), False
@@ -164,32 +187,32 @@ class Stage:
     ) -> tuple[Position, list[Floats]]:
         """Train from the probe of these photos; the position, and the arrays it started from."""
         settings = self._settings
-        probe = self._probe
+        head: Probe | LinearHead = self._start_head
         if len(train) < len(self._train):
-            classes = len(self._photos.class_names)
-            strengths = (self._probe.strength,)
-            features, labels = self._photos.features[train], self._labels[train]
-            probe = fit_probe(features, labels, classes, strengths=strengths)
-        self._start(probe)
+            features = self._photos.features[train]
+            head = self._targets.take(train).solve(features, head.strength)
+        self._start(head)
         start = self._network.get()
         total = epochs or settings.epochs
-        head = settings.head_learning_rate
-        head = settings.head_factor * rate if head is None else head
-        held_out = np.asarray(validation, np.intp)
-        data = Data(self._source, self._labels, probe.class_weights, train, held_out)
+        head_rate = settings.head_learning_rate
+        head_rate = settings.head_factor * rate if head_rate is None else head_rate
+        held_out, targets = np.asarray(validation, np.intp), self._targets
+        if isinstance(head, Probe):
+            targets = replace(targets, weights=head.class_weights[targets.classes])
+        data = Data(self._source, targets, train, held_out)
         run = Run(
             name,
             self._network,
             data,
-            Schedule(rate, head, total, stop or total),
+            Schedule(rate, head_rate, total, stop or total),
             self._context,
         )
         position = run.finish()
         self._history += position.history
         return position, start
 
-    def _start(self, probe: Probe) -> None:
-        self._network.start(self._pretrained, probe.kernel, probe.bias)
+    def _start(self, head: Probe | LinearHead) -> None:
+        self._network.start(self._pretrained, head.kernel, head.bias)
 
     def _mix(self, start: list[Floats], end: list[Floats], share: float) -> None:
         mixed = [(1 - share) * a + share * b for a, b in zip(start, end, strict=True)]
@@ -201,10 +224,12 @@ class Stage:
         network = self._network
         cached = getattr(self._source, "cached", self._source)
         cached = cached if isinstance(cached, Activations) else None
+        head = network.head
+        kernel, bias = self._targets.leave(head.kernel.value.numpy(), head.bias.value.numpy())
         return Tuning(
             unfreeze=network.unfreeze,
-            kernel=network.head.kernel.value.numpy(),
-            bias=network.head.bias.value.numpy(),
+            kernel=kernel,
+            bias=bias,
             arrays=network.name_arrays(),
             backbone=network.backbone,
             share=share,

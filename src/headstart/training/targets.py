@@ -1,12 +1,13 @@
 """Follow a recipe where photos have several labels or a number: photos → features → head → figures.
 
-As `headstart.training.fit`, with another head and other figures. Only the head is trained.
+As `headstart.training.fit`, with another head and other figures.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,16 +23,21 @@ from headstart.errors import DatasetError, HeadstartError, require_package
 from headstart.evaluation.labels import LabelsEvaluation, LabelTrust
 from headstart.evaluation.tasks import evaluate_answers, measure_probability
 from headstart.evaluation.values import ValueEvaluation, ValueTrust, fit_half_widths
-from headstart.features.extract import Features, Progress, extract_manifest
+from headstart.features.extract import Progress, extract_manifest
 from headstart.features.near_duplicates import find_pairs
 from headstart.models.boundary import Prefix
-from headstart.recipe import Recipe, get_recipe
+from headstart.recipe import FineTune, Recipe, get_recipe
 from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
-from headstart.training.fit import Training, divide, join_manifests, train
-from headstart.training.linear import LinearHead, choose_thresholds, fit_head
-from headstart.training.measure import Answer, select_rows
+from headstart.training.fine_tune import tune
+from headstart.training.fit import Training, divide, join_manifests, list_photos, train
+from headstart.training.graph import build_graph
+from headstart.training.linear import LinearHead, activate, choose_thresholds, fit_head
+from headstart.training.measure import Answer, Outputs, select_rows
+from headstart.training.objective import encode_samples
+from headstart.training.plan import measure_pace
 from headstart.training.probe import import_solver_beside
 from headstart.training.stopwatch import Stopwatch
+from headstart.training.tuning import Callbacks, Options, Tuning
 
 Floats = npt.NDArray[np.floating]
 
@@ -40,7 +46,7 @@ _FEW = 20
 
 
 def check_task_recipe(recipe: Recipe, task: Task, is_budgeted: bool) -> Recipe:
-    """The recipe as it is followed: for tasks besides classification the head alone is trained.
+    """The recipe as it is followed; for tasks besides classification ``auto`` trains the head.
 
     Raises:
         HeadstartError: Something else was asked for.
@@ -54,14 +60,23 @@ def check_task_recipe(recipe: Recipe, task: Task, is_budgeted: bool) -> Recipe:
         return recipe
     if is_budgeted:
         raise HeadstartError(
-            f"A budget is planned for the task classification only; the task {task.name} trains "
-            "the head, which takes little more than one pass of the photos. Leave the budget out."
+            f"A budget is planned for the task classification only; for the task {task.name} the "
+            "head takes little more than one pass of the photos. Leave the budget out, and choose "
+            "the recipe probe or tune."
         )
-    if recipe.name not in ("auto", "probe") or recipe.fine_tune is not None:
+    if recipe.name not in ("auto", "probe", "tune"):
         raise HeadstartError(
-            f"The recipe {recipe.name} is not made for the task {task.name}, of which only the "
-            "head is trained. Use the recipe probe."
+            f"The recipe {recipe.name} is not made for the task {task.name}. Use the recipe probe "
+            "or tune."
         )
+    settings = recipe.fine_tune
+    if task is REGRESSION and settings is not None and settings.label_smoothing:
+        if settings.label_smoothing != FineTune().label_smoothing:
+            raise HeadstartError(
+                f"label_smoothing is {settings.label_smoothing:g}; of numbers there is none: leave "
+                "it out, or set it to 0."
+            )
+        recipe = replace(recipe, fine_tune=replace(settings, label_smoothing=0.0))
     return get_recipe("probe") if recipe.name == "auto" else recipe
 
 
@@ -87,8 +102,9 @@ def train_targets(
     earlier: Any = None,
     use_all: bool = False,
     progress: Progress | None = None,
+    callbacks: Callbacks = (),
 ) -> Training:
-    """Train the head of several labels or a number; see `headstart.training.fit.train`.
+    """Train for several labels or a number; see `headstart.training.fit.train`.
 
     Args:
         prefix: The frozen part.
@@ -101,6 +117,7 @@ def train_targets(
         earlier: The record of an earlier split, which is gone on with.
         use_all: Set no test photos aside when none are given.
         progress: Called with ``(done, all)`` photos.
+        callbacks: Called with every `Epoch` of fine-tuning.
 
     Raises:
         DatasetError, CacheError, BoundaryError: With what to do.
@@ -120,10 +137,19 @@ def train_targets(
         rows, targets = select_rows(features, split.train), _encode(split.train, names, task)
         folds = _deal(split, task, recipe.folds, seed)
         head = fit_head(rows, targets, folds, task)
+    tuning = None
+    if recipe.fine_tune is not None:
+        options = Options(runtime, progress, callbacks, measure_pace(prefix, features, runtime))
+        photos = list_photos(features, split, names, task)
+        with stopwatch.step("fine_tune"):
+            tuning = tune(prefix, photos, head, recipe.fine_tune, seed=seed, options=options)
     with stopwatch.step("trust"):
-        trust = _judge(head, targets)
+        trust, tuning = _learn_trust(head, tuning, split, names)
+        is_tuned = tuning is not None and tuning.share > 0
+        graph = build_graph(prefix, tuning, task) if tuning is not None and is_tuned else b""
     with stopwatch.step("evaluate"):
-        judge = _Judge(features, head, trust, names, seed)
+        network = Outputs(features, head, graph, prefix.image_size, task)
+        judge = _Judge(network, trust, names, seed)
         evaluation, answers = judge.evaluate(split.test, split)
         validation, _ = judge.evaluate(split.validation, split)
     return Training(
@@ -142,6 +168,8 @@ def train_targets(
         ),
         features=features,
         recipe=recipe,
+        tuning=tuning,
+        graph=graph,
         trust=trust,
         task=task,
     )
@@ -163,36 +191,51 @@ def _deal(split: Split, task: Task, most: int, seed: int) -> list[Fold]:
     return list(deal_folds([strata(label) for label in labels], groups, count, seed))
 
 
-def _judge(head: LinearHead, targets: Floats) -> LabelTrust | ValueTrust:
-    """Thresholds and intervals from answers of heads that had not seen the photos."""
+def _learn_trust(
+    head: LinearHead, tuning: Tuning | None, split: Split, names: tuple[str, ...]
+) -> tuple[LabelTrust | ValueTrust, Tuning | None]:
+    """Thresholds and intervals from answers of what had not seen the photos.
+
+    Mixup and smoothing make a tuned network's probabilities too modest: the temperature that
+    photos held out ask for divides its head.
+    """
+    targets = _encode(split.train, names, head.task)
+    rows, known = head.held_out, targets
+    if tuning is not None and tuning.share:
+        rows, known = np.empty((0, len(names))), targets[:0]
+        if tuning.held_out is not None:
+            numbers, outputs = tuning.held_out
+            samples = (*split.train, *split.validation)
+            chosen = tuple(samples[number] for number in numbers)
+            encoded = encode_samples(chosen, names, head.task, len(chosen))
+            temperature = np.float32(encoded.fit_temperature(outputs))
+            known, rows = (
+                _encode(chosen, names, head.task),
+                activate(outputs / temperature, head.task),
+            )
+            kernel, bias = tuning.kernel / temperature, tuning.bias / temperature
+            tuning = replace(tuning, kernel=kernel, bias=bias)
     if head.task is MULTILABEL:
-        return LabelTrust(choose_thresholds(head.held_out, targets))
-    residuals = targets[:, 0] - head.held_out[:, 0]
-    mean, median = float(targets.mean()), float(np.median(targets))
-    return ValueTrust(fit_half_widths(residuals), mean, median)
+        return LabelTrust(choose_thresholds(rows, known)), tuning
+    widths = fit_half_widths(known[:, 0] - rows[:, 0])
+    return ValueTrust(widths, float(targets.mean()), float(np.median(targets))), tuning
 
 
 class _Judge:
-    """Measures the head on photos that it has not seen."""
+    """Measures the result on photos that it has not seen."""
 
     def __init__(
-        self,
-        features: Features,
-        head: LinearHead,
-        trust: LabelTrust | ValueTrust,
-        names: tuple[str, ...],
-        seed: int,
+        self, network: Outputs, trust: LabelTrust | ValueTrust, names: tuple[str, ...], seed: int
     ) -> None:
-        self._features, self._head, self._trust = features, head, trust
-        self._names, self._seed = names, seed
+        self._network, self._trust, self._names, self._seed = network, trust, names, seed
 
     def evaluate(
         self, samples: tuple[Sample, ...], split: Split
     ) -> tuple[LabelsEvaluation | ValueEvaluation | None, tuple[Answer, ...]]:
         if not samples:
             return None, ()
-        rows = self._head.predict(select_rows(self._features, samples))
-        targets = _encode(samples, self._names, self._head.task)
+        _, rows = self._network.compute(samples)
+        targets = _encode(samples, self._names, self._network.task)
         groups = [split.groups[sample.digest] for sample in samples]
         found = evaluate_answers(rows, targets, self._names, self._trust, self._seed, groups)
         answers = (

@@ -14,6 +14,7 @@ from headstart.errors import HeadstartError
 from headstart.features.extract import Progress
 from headstart.models.unfreeze import ParameterCount, Unfreeze
 from headstart.runtimes import AUTO
+from headstart.task import CLASSIFICATION, Task
 from headstart.training.interpolate import Gain
 from headstart.training.loop import Epoch
 
@@ -60,8 +61,8 @@ class Tuning:
         cached_bytes: Of the activations.
         seconds: ``decode`` and ``prefix`` of the extraction.
         held_out: Rows of the photos that were held out to choose on (training photos, then
-            validation photos), and their ``(row, class)`` logits at `share`, by networks that had
-            not seen them; None without any.
+            validation photos), and their ``(row, class)`` logits (or numbers) at `share`, by
+            networks that had not seen them; None without any.
     """
 
     unfreeze: Unfreeze
@@ -91,6 +92,7 @@ class Photos:
         groups: What belongs together, such as near duplicates: a name per sample of both.
         features: ``(train sample, feature)`` pooled features.
         class_names: Sorted.
+        task: What is told of a photo.
     """
 
     train: tuple[Sample, ...]
@@ -98,6 +100,7 @@ class Photos:
     groups: tuple[str, ...]
     features: Floats
     class_names: tuple[str, ...]
+    task: Task = CLASSIFICATION
 
 
 @dataclass(frozen=True)

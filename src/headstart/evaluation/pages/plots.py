@@ -150,7 +150,7 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> str:
         held_out = [row["validation_loss"] for row in history]
         if all(value is not None for value in held_out):
             plot.axes.plot(epochs, held_out, color=_ACCENT, marker="o", label="held out")
-        plot.axes.set(xlabel="epoch", ylabel="log loss")
+        plot.axes.set(xlabel="epoch", ylabel="loss")
         plot.axes.legend()
     return plot.svg
 
