@@ -19,8 +19,8 @@ import photos as photo_sets
 from measure import make_parser, save_rows
 from PIL import Image, ImageFilter
 
-from headstart.data.decode import decode_checked
-from headstart.data.quality import QUALITY_MARGIN, QUALITY_SIDE, measure_quality
+from headstart.data.decode import decode_photo
+from headstart.data.quality import measure_quality
 from headstart.data.scan import Sample
 from headstart.training.examine import find_poor
 
@@ -30,6 +30,8 @@ SETS = {
     "imagenet-sample": "imagenet-sample",
     "cifar": "cifar/train",
 }
+# Side of the pixels that a network sees, and that are measured.
+IMAGE_SIZE = 224
 BLURS, LIGHTS = (0.005, 0.01, 0.02, 0.04), (0.5, 0.2)
 
 
@@ -66,10 +68,7 @@ def main() -> None:
         usual = None
         for blur, light in ((0, 1), *((b, 1) for b in BLURS), *((0, v) for v in LIGHTS)):
             changed = [change(image, blur, light) for image in images]
-            pixels = [
-                decode_checked(photo, QUALITY_SIDE, draft_margin=QUALITY_MARGIN)[0]
-                for photo in changed
-            ]
+            pixels = [decode_photo(photo, IMAGE_SIZE) for photo in changed]
             figures = measure_quality(np.stack(pixels))
             usual = figures if usual is None else usual
             found = judge(figures, usual)

@@ -219,8 +219,7 @@ class ImageClassifier(Answers, Keeping, Parameters):
         if initial is not None:
             before = initial if isinstance(initial, ImageClassifier) else load(initial)
             prefix = continue_from(prefix, before.bundle, before._trained_backbone)
-        alone = {"budget": budget, "on_plan": on_plan}
-        training = choose_training(task, **alone)(
+        training = choose_training(task, budget=budget, on_plan=on_plan)(
             prefix,
             scanned,
             recipe,

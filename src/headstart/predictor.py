@@ -179,11 +179,8 @@ class Predictor:
         self, read: Callable[[Any], Path | Content], cores: int
     ) -> Iterator[Work[Any, Batch[Any]]]:
         """Photos → batches of rows, wherever that runs."""
-        size = self.bundle.image_size
-        with DecodePool(size, cores) as pool:
-            yield lambda items: map_photos(
-                items, read, size, self.compute_rows, workers=cores, pool=pool
-            )
+        with DecodePool(self.bundle.image_size, cores) as pool:
+            yield lambda items: map_photos(items, read, pool, self.compute_rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process go the bundle and what was asked for; the network is opened there."""

@@ -48,16 +48,6 @@ def test_pixels_are_the_callers_own_although_memory_is_shared() -> None:
     assert (tuple(red[4, 4]), tuple(blue[4, 4])) == ((255, 0, 0), (0, 0, 255))
 
 
-def test_a_smaller_margin_gives_nearly_the_same_pixels_of_a_jpeg() -> None:
-    rows, columns = np.mgrid[:240, :320]
-    smooth = np.stack([rows / 2, columns / 3, (rows + columns) / 4], 2).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(smooth).save(stream, "JPEG", quality=95)
-    with DecodePool(64, workers=1) as exact, DecodePool(64, workers=1, draft_margin=1.0) as fast:
-        ones, others = (pool.decode(stream.getvalue()) for pool in (exact, fast))
-    assert 0 < np.abs(ones.astype(int) - others).max() <= 4
-
-
 def test_many_threads_get_their_own_answers() -> None:
     colours = [(7 * n % 256, 13 * n % 256, n) for n in range(60)]
     photos = [encode(f"#{r:02x}{g:02x}{b:02x}") for r, g, b in colours]

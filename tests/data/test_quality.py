@@ -62,3 +62,10 @@ def test_photos_are_measured_alike_in_any_company() -> None:
     together = measure_quality(photos)
     alone = np.concatenate([measure_quality(photo[None]) for photo in photos])
     np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_pixels_of_a_network_tell_nearly_what_small_ones_tell() -> None:
+    for seed, width in ((0, 0), (1, 1), (2, 4)):
+        large = draw(seed).resize((448, 448)).filter(ImageFilter.GaussianBlur(width))
+        shown = [measure(large.resize((side, side), reducing_gap=None)) for side in (224, 128)]
+        np.testing.assert_allclose(*shown, atol=0.03)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from headstart.data.damage import find_damage
+from headstart.data.decode_pool import DecodePool
 from headstart.data.stream import BATCH_SIZE, BATCHES_AHEAD, Batch, map_photos
 from headstart.errors import UnreadablePhotoError
 
@@ -41,7 +42,8 @@ def mean_of(pixels: np.ndarray) -> np.ndarray:
 def run(
     items: Any, read: Any = make_photo, compute: Any = mean_of, workers: int = 2
 ) -> list[Batch]:
-    return list(map_photos(items, read, SIZE, compute, workers))
+    with DecodePool(SIZE, workers) as pool:
+        return list(map_photos(items, read, pool, compute))
 
 
 def run_whole(items: list, compute: Any = mean_of) -> Batch:
@@ -52,8 +54,15 @@ def run_whole(items: list, compute: Any = mean_of) -> Batch:
         [why for batch in batches for why in batch.reasons],
         [why for batch in batches for why in batch.damages],
         [row for batch in batches for row in batch.rows],
+        [],
         {},
     )
+
+
+@pytest.fixture
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(SIZE, 2) as opened:
+        yield opened
 
 
 def list_threads() -> list[str]:
@@ -154,14 +163,14 @@ def test_an_image_that_is_not_loaded_yet_is_turned_once():
     assert np.array_equal(batch.rows[0], batch.rows[1])
 
 
-def test_items_are_taken_as_they_are_needed():
+def test_items_are_taken_as_they_are_needed(pool):
     taken = itertools.count()
 
     def items():
         for _ in range(10_000):
             yield next(taken)
 
-    batches = map_photos(items(), make_photo, SIZE, mean_of, workers=1)
+    batches = map_photos(items(), make_photo, pool, mean_of)
     assert next(taken) == 0
     next(batches)
     first = next(taken)
@@ -172,14 +181,14 @@ def test_items_are_taken_as_they_are_needed():
     batches.close()
 
 
-def test_closing_early_stops_the_work():
+def test_closing_early_stops_the_work(pool):
     computed = []
 
     def compute(pixels):
         computed.append(len(pixels))
         return mean_of(pixels)
 
-    batches = map_photos(itertools.count(), make_photo, SIZE, compute, workers=2)
+    batches = map_photos(itertools.count(), make_photo, pool, compute)
     assert next(batches).order == list(range(BATCH_SIZE))
     batches.close()
     assert not list_threads()
@@ -189,13 +198,13 @@ def test_closing_early_stops_the_work():
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, MemoryError])
-def test_an_error_while_computing_reaches_the_caller(kind):
+def test_an_error_while_computing_reaches_the_caller(kind, pool):
     def compute(pixels):
         if pixels[0, 0, 0, 0] >= 4 * BATCH_SIZE:
             raise kind("boom")
         return mean_of(pixels)
 
-    batches = map_photos(itertools.count(), make_photo, SIZE, compute, workers=2)
+    batches = map_photos(itertools.count(), make_photo, pool, compute)
     good = [next(batches).order[0] for _ in range(4)]
     assert good == [turn * BATCH_SIZE for turn in range(4)]
     with pytest.raises(kind, match="boom"):
@@ -237,14 +246,14 @@ def test_computing_uses_no_more_threads_than_asked_for():
     assert most == 2
 
 
-def test_paths_are_not_opened_before_their_turn(tmp_path):
+def test_paths_are_not_opened_before_their_turn(tmp_path, pool):
     read_paths: list[Path] = []
 
     def read(path):
         read_paths.append(path)
         return make_photo(0)
 
-    batches = map_photos((tmp_path / str(n) for n in range(1000)), read, SIZE, mean_of, workers=1)
+    batches = map_photos((tmp_path / str(n) for n in range(1000)), read, pool, mean_of)
     next(batches)
     batches.close()
     assert len(read_paths) <= (BATCHES_AHEAD + 3) * BATCH_SIZE < 1000

@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import encode
+from conftest import build_network, encode
 from PIL import Image, ImageFilter
 
 import headstart
 from headstart import ImageClassifier
 from headstart.cli import main
+from headstart.data.decode import decode_photo
+from headstart.data.quality import measure_quality
 from headstart.data.scan import Sample
 from headstart.errors import DatasetError, HeadstartError, OutputExistsError
 from headstart.evaluation.label_errors import find_label_errors, find_outliers
+from headstart.features.quality import extract_quality
 from headstart.training.examine import find_poor, hold_out_probabilities
 
 
@@ -214,6 +217,30 @@ def test_the_second_examination_opens_no_photo(
     monkeypatch.setattr("headstart.features.quality.measure_quality", fail)
     again = headstart.examine(sick)
     assert [(f.kind, f.path) for f in again.findings] == [(f.kind, f.path) for f in found.findings]
+
+
+def test_the_pass_of_a_network_has_measured_what_is_asked_for(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    features = headstart.extract_features(build_network(64), few_digits)
+    gone = Sample(Path("gone.jpg"), "0", "00")
+    asked: list[tuple[int, int]] = []
+    found = extract_quality(
+        (*features.samples, gone), 64, lambda done, every: asked.append((done, every))
+    )
+    count = len(features.samples)
+    assert asked == [(count + 1, count + 1)]  # of one photo: the others were known
+    pixels = np.stack([decode_photo(s.path.read_bytes(), 64) for s in features.samples])
+    np.testing.assert_array_equal(found[:-1], measure_quality(pixels))
+    assert np.isnan(found[-1]).all()
+    # Of pixels of another side, or in a cache that knows none, all are measured, and alike.
+    asked.clear()
+    extract_quality(features.samples, 32, lambda done, every: asked.append((done, every)))
+    assert len(asked) > 1
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "new"))
+    again = extract_quality(features.samples, 64)
+    np.testing.assert_array_equal(again, found[:-1])
 
 
 def test_soft_photos_stand_out_only_from_sharper_ones() -> None:

@@ -83,20 +83,18 @@ def decode_photo(data: bytes, image_size: int, limits: Limits = LIMITS) -> Pixel
 
 
 def decode_checked(
-    data: bytes, image_size: int, limits: Limits = LIMITS, draft_margin: float = DRAFT_MARGIN
+    data: bytes, image_size: int, limits: Limits = LIMITS
 ) -> tuple[Pixels, str | None]:
     """What `decode_photo` gives, and why the photo may be corrupt although it can be read, or None.
 
-    Whoever only looks at photos may ask for a smaller margin of what a JPEG is scaled to while
-    loading, and gets slightly other pixels sooner. Damage (see `headstart.data.damage`) is found
-    at next to no cost.
+    Damage (see `headstart.data.damage`) is found at next to no cost.
 
     Raises:
         UnreadablePhotoError: With a reason that can be shown to a user.
     """
     try:
         with open_image(data, limits) as image:
-            loaded, damage = _load(image, data, round(image_size / KEPT_SHARE * draft_margin))
+            loaded, damage = _load(image, data, round(image_size / KEPT_SHARE * DRAFT_MARGIN))
             return square_image(loaded, image_size), damage
     except UnreadablePhotoError:
         raise

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from headstart.data.decode import DRAFT_MARGIN, Pixels
+from headstart.data.decode import Pixels
 from headstart.data.decode_worker import open_shared, read_message, write_message
 from headstart.errors import HeadstartError, UnreadablePhotoError
 
@@ -44,7 +44,6 @@ class DecodePool:
         image_size: Side of the square pixels.
         workers: Processes; one per core by default.
         photo_seconds: A photo that takes longer is given up, with its process.
-        draft_margin: See `headstart.data.decode.decode_checked`.
 
     >>> with DecodePool(8, workers=1) as pool:
     ...     pool.decode(b"no image")
@@ -58,13 +57,12 @@ class DecodePool:
         image_size: int,
         workers: int | None = None,
         photo_seconds: float = PHOTO_SECONDS,
-        draft_margin: float = DRAFT_MARGIN,
     ) -> None:
         self.image_size = image_size
         self._photo_seconds = photo_seconds
-        count = workers or os.cpu_count() or 1
+        self.workers = workers or os.cpu_count() or 1
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
-        self._all = [_Worker(image_size, draft_margin) for _ in range(count)]
+        self._all = [_Worker(image_size) for _ in range(self.workers)]
         for worker in reversed(self._all):
             self._idle.put(worker)
         self._lock, self._seconds = threading.Lock(), 0.0
@@ -132,8 +130,8 @@ class DecodePool:
 class _Worker:
     """One process and its pipes; a dead one is replaced at the next photo."""
 
-    def __init__(self, image_size: int, draft_margin: float) -> None:
-        self._image_size, self._draft_margin = image_size, draft_margin
+    def __init__(self, image_size: int) -> None:
+        self._image_size = image_size
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline = float("inf")
         self._was_late = False
@@ -205,7 +203,7 @@ class _Worker:
         # One thread: workers are as many as cores, and BLAS threads would reserve address space.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         shared = open_shared(self._image_size)
-        argument = json.dumps([self._image_size, self._draft_margin, shared])
+        argument = json.dumps([self._image_size, shared])
         try:
             if shared is not None:
                 self._shared = mmap.mmap(shared, self._image_size**2 * 3)

@@ -62,7 +62,6 @@ def serve(
     requests: IO[bytes],
     answers: IO[bytes],
     image_size: int,
-    draft_margin: float,
     shared: mmap.mmap | None,
 ) -> None:
     """Answer requests until there are no more."""
@@ -77,7 +76,7 @@ def serve(
             content = data if kind == b"b" else Path(os.fsdecode(data)).read_bytes()
             if digest and digest_bytes(content) != digest.decode():
                 raise UnreadablePhotoError("changed while running; run again")
-            pixels, damage = decode_checked(content, image_size, draft_margin=draft_margin)
+            pixels, damage = decode_checked(content, image_size)
             kind, line = (b"f", f"{damage}\n".encode()) if damage else (b"o", b"")
             if shared is None:
                 line += pixels.tobytes()
@@ -104,7 +103,7 @@ def limit_memory() -> None:
 
 
 def main() -> None:
-    """Entry point of the child; its argument is JSON: image size, draft margin, shared memory."""
+    """Entry point of the child; its argument is JSON: image size, shared memory."""
     limit_memory()
     # Ctrl-C reaches the whole process group; the parent decides when a worker ends.
     import signal
@@ -114,6 +113,6 @@ def main() -> None:
     # Whatever prints to stdout in here must not end among the answers.
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):
-        image_size, draft_margin, shared = json.loads(sys.argv[-1])
+        image_size, shared = json.loads(sys.argv[-1])
         memory = mmap.mmap(shared, image_size**2 * 3) if shared is not None else None
-        serve(sys.stdin.buffer, answers, image_size, draft_margin, memory)
+        serve(sys.stdin.buffer, answers, image_size, memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from headstart.data.decode import Pixels
 
@@ -11,14 +12,9 @@ Floats = npt.NDArray[np.float32]
 
 # Side of the pixels that are looked at: blur that a network would notice is visible here.
 QUALITY_SIDE = 128
-# JPEGs are scaled while loading to no less than they are needed at: twice as fast, and the blur
-# measured is the same to 0.02.
-QUALITY_MARGIN = 1.0
 # Part of the cache's keys: raised whenever the same photo would get other figures.
-QUALITY_VERSION = 2
+QUALITY_VERSION = 3
 
-# Of red, green and blue in what looks grey, in 256ths (ITU-R BT.601).
-_LUMA = (77, 150, 29)
 _HALF = 5
 
 
@@ -29,7 +25,9 @@ def measure_quality(images: Pixels) -> Floats:
     is the distance of the 95th from the 5th percentile. For blur see `measure_blur`.
 
     Args:
-        images: ``(photo, side, side, 3)`` uint8.
+        images: ``(photo, side, side, 3)`` uint8, of any side: they are brought to `QUALITY_SIDE`.
+            Of photos that were decoded at 224 the figures are those of the same photos decoded at
+            that side, to 0.02.
 
     >>> black = np.zeros((1, 32, 32, 3), np.uint8)
     >>> measure_quality(black).tolist()
@@ -39,12 +37,12 @@ def measure_quality(images: Pixels) -> Floats:
 
 
 def _measure_one(image: Pixels) -> tuple[float, float, float]:
-    # One photo at a time stays in a core's cache.
-    red, green, blue = (image[:, :, band] * np.uint16(part) for band, part in enumerate(_LUMA))
-    grey = ((red + green + blue) >> 8).astype(np.int16)
-    below = np.bincount(grey.ravel(), minlength=256).cumsum() / grey.size
+    small = Image.fromarray(image).convert("L")
+    if small.size != (QUALITY_SIDE, QUALITY_SIDE):
+        small = small.resize((QUALITY_SIDE, QUALITY_SIDE), Image.Resampling.HAMMING)
+    below = np.cumsum(small.histogram()) / QUALITY_SIDE**2
     low, high = np.searchsorted(below, (0.05, 0.95)) / 255
-    return measure_blur(grey), high, high - low
+    return measure_blur(np.asarray(small, np.int16)), high, high - low
 
 
 def measure_blur(grey: npt.NDArray[np.int16]) -> float:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -53,6 +52,7 @@ class Batch(Generic[Item]):
         reasons: For each of them None, or why it could not be read.
         damages: For each of them None, or why it may be corrupt although it could be read.
         rows: ``(read photo, ...)`` what was computed.
+        looks: ``(read photo, ...)`` what was measured of the pixels; empty where nothing is.
         seconds: ``decode`` and ``compute``, summed over the cores.
     """
 
@@ -60,6 +60,7 @@ class Batch(Generic[Item]):
     reasons: Said
     damages: Said
     rows: npt.NDArray[Any]
+    looks: npt.NDArray[Any]
     seconds: dict[str, float]
 
     @property
@@ -87,18 +88,20 @@ class Batch(Generic[Item]):
         return [(item, why) for item, why in both if why is not None]
 
 
+_NOTHING: npt.NDArray[Any] = np.empty(0)
+
+
 def give_up(item: Item, why: str) -> Batch[Item]:
     """What a photo becomes that ended the process it was computed in."""
-    return Batch([item], [why], [None], np.empty(0), {"decode": 0.0, "compute": 0.0})
+    return Batch([item], [why], [None], _NOTHING, _NOTHING, {"decode": 0.0, "compute": 0.0})
 
 
 def map_photos(
     items: Iterable[Item],
     read: Callable[[Item], Path | Content],
-    image_size: int,
+    decoder: DecodePool | int,
     compute: Callable[[Pixels], npt.NDArray[Any]],
-    workers: int | None = None,
-    pool: DecodePool | None = None,
+    look: Callable[[Pixels], npt.NDArray[Any]] | None = None,
 ) -> Generator[Batch[Item]]:
     """Batches in the order of the items; a few per worker are in memory, whatever their number.
 
@@ -106,16 +109,18 @@ def map_photos(
         items: Whatever stands for a photo.
         read: Gives an item's content, or the path of its file; an `OSError` or
             `UnreadablePhotoError` makes it a failure.
-        image_size: Side of the square pixels.
+        decoder: Decodes, and stays open, for one call after the other; as many batches are computed
+            at once as it has processes. Or the side of the square pixels: one is opened, of all
+            cores.
         compute: ``(batch, size, size, 3)`` uint8 → ``(batch, ...)``; called from several threads.
-        workers: Cores to use; all by default.
-        pool: Decodes, and stays open: for one call after the other. By default one is opened.
+        look: Likewise, what is measured of the pixels besides; counted as decoding.
 
     >>> batches = map_photos([b"no image"], lambda data: data, 8, lambda pixels: pixels)
     >>> next(batches).failures
     [(b'no image', 'not an image of a known format')]
     """
-    workers = workers or os.cpu_count() or 1
+    opened = DecodePool(decoder) if isinstance(decoder, int) else decoder
+    workers = opened.workers
     computing = ThreadPoolExecutor(workers, "photos")
     # One more than there are decoding processes: it hands a process its next photo at once.
     decoding = ThreadPoolExecutor(workers + 1, "photos")
@@ -125,17 +130,19 @@ def map_photos(
 
     def work(chunk: list[Item], pixels: Pixels, reasons: Said, damages: Said) -> Batch[Item]:
         start = time.perf_counter()
-        rows = compute(pixels) if len(pixels) else np.empty(0)
-        seconds = {"decode": opened.take_seconds(), "compute": time.perf_counter() - start}
-        return Batch(chunk, reasons, damages, rows, seconds)
+        rows = compute(pixels) if len(pixels) else _NOTHING
+        middle = time.perf_counter()
+        looks = look(pixels) if look is not None and len(pixels) else _NOTHING
+        decoding = opened.take_seconds() + time.perf_counter() - middle
+        seconds = {"decode": decoding, "compute": middle - start}
+        return Batch(chunk, reasons, damages, rows, looks, seconds)
 
     source = iter(items)
     waiting: deque[Future[Future[Batch[Item]]]] = deque()
-    opened = pool or DecodePool(image_size, workers)
-    with contextlib.nullcontext() if pool else opened:
+    with opened if isinstance(decoder, int) else contextlib.nullcontext():
         try:
             while True:
-                while len(waiting) < _count_ahead(image_size, workers):
+                while len(waiting) < _count_ahead(opened):
                     chunk = list(itertools.islice(source, BATCH_SIZE))
                     if not chunk:
                         break
@@ -149,9 +156,9 @@ def map_photos(
             computing.shutdown(wait=True, cancel_futures=True)
 
 
-def _count_ahead(image_size: int, workers: int) -> int:
-    bytes_per_batch = BATCH_SIZE * image_size * image_size * 3
-    return max(2 * workers + 2, min(BATCHES_AHEAD, BYTES_AHEAD // bytes_per_batch))
+def _count_ahead(pool: DecodePool) -> int:
+    bytes_per_batch = BATCH_SIZE * pool.image_size**2 * 3
+    return max(2 * pool.workers + 2, min(BATCHES_AHEAD, BYTES_AHEAD // bytes_per_batch))
 
 
 def decode_chunk(

@@ -143,15 +143,18 @@ class _ViewsForward:
     def open(self, cores: int) -> Iterator[Work[_Wanted, list[_Keyed]]]:
         """The work, with what decodes and computes for it."""
         session = padded(open_beside(self.forward.open_session))
-        size = get_source_size(self.forward.image_size)
-        with DecodePool(size, cores) as decode, ThreadPoolExecutor(cores, "views") as threads:
+        source_size = get_source_size(self.forward.image_size)
+        with (
+            DecodePool(source_size, cores) as decode,
+            ThreadPoolExecutor(cores, "views") as threads,
+        ):
 
             def read(item: _Wanted) -> Path | Content:
                 return read_content(item[0])
 
             def run(items: Iterable[_Wanted]) -> Iterator[list[_Keyed]]:
                 waiting: deque[Future[list[_Keyed]]] = deque()
-                photos = map_photos(items, read, size, lambda x: x, workers=cores, pool=decode)
+                photos = map_photos(items, read, decode, lambda x: x)
                 with contextlib.closing(photos) as batches:
                     try:
                         for batch in itertools.chain(batches, [None]):

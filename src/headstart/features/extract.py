@@ -32,6 +32,7 @@ from headstart.features.forward import (
     read_content,
 )
 from headstart.features.maintenance import get_limit, prune_cache
+from headstart.features.quality import QualityCache
 from headstart.models.boundary import Prefix
 from headstart.models.loaders import load_prefix
 from headstart.runtimes import AUTO, get_runtime, require_runtime
@@ -264,8 +265,9 @@ class _Pass:
         chunk = count_sent(len(samples), 2 * math.prod(self._prefix.shape))
         results: Generator[Batch[Sample]]
         results = engine.map(work.open, samples, lost=give_up, chunk=chunk)
+        quality = QualityCache(self._prefix.image_size, [sample.digest for sample in samples])
         try:
-            with contextlib.closing(results) as batches:
+            with contextlib.closing(results) as batches, quality:
                 for batch in batches:
                     for sample, why in batch.failures:
                         check_is_seen(sample.path, why)
@@ -276,6 +278,7 @@ class _Pass:
                         self._cache.note_damages({s.digest: why for s, why in batch.flags})
                     if batch.items:
                         self._cache.append([(s.digest, 0) for s in batch.items], batch.rows)
+                        quality.append(batch)
                     self.forwarded += len(batch.items)
                     decoding += batch.seconds["decode"]
                     computing += batch.seconds["compute"]

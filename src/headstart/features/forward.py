@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.decode_pool import DecodePool, ScannedPath
+from headstart.data.quality import measure_quality
 from headstart.data.scan import Sample
 from headstart.data.stream import BATCH_SIZE, Batch, Content, map_photos
 from headstart.engines import Work, current_engine
@@ -43,8 +44,7 @@ class Forward:
         with DecodePool(self.image_size, cores) as pool:
 
             def run(samples: Iterable[Sample]) -> Iterator[Batch[Sample]]:
-                size = self.image_size
-                return map_photos(samples, read_content, size, session, workers=cores, pool=pool)
+                return map_photos(samples, read_content, pool, session, measure_quality)
 
             yield run
 

@@ -1,65 +1,120 @@
-"""Blur, brightness and contrast of photos, measured once per photo and remembered."""
+"""Blur, brightness and contrast of photos: measured where photos are decoded, and remembered.
+
+Every pass that computes features measures them from the same pixels, which takes a hundredth of it;
+whoever asks for them later opens no photo.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.data.decode import DECODE_VERSION
-from headstart.data.decode_pool import DecodePool
-from headstart.data.quality import QUALITY_MARGIN, QUALITY_SIDE, QUALITY_VERSION, measure_quality
+from headstart.data.quality import QUALITY_VERSION, measure_quality
 from headstart.data.scan import Sample
-from headstart.data.stream import map_photos
+from headstart.data.stream import Batch, map_photos
 from headstart.features.cache import ActivationCache, Space
-from headstart.features.extract import Progress
+from headstart.features.forward import read_content
 
-_SPACE = Space(
-    backbone="photo quality",
-    weights_digest="",
-    boundary="blur, brightness, contrast",
-    shape=(3,),
-    image_size=QUALITY_SIDE,
-    decode_version=DECODE_VERSION,
-    runtime=f"quality {QUALITY_VERSION}",
-    dtype="float32",
-)
+Figures = npt.NDArray[np.float32]
+
+
+class QualityCache:
+    """The figures of some photos, as they are decoded for a network.
+
+    Args:
+        image_size: Side of the square pixels.
+        digests: The photos.
+
+    Raises:
+        CacheError, HeadstartError: The cache cannot be read or written; so do all methods.
+    """
+
+    def __init__(self, image_size: int, digests: Sequence[str]) -> None:
+        self._cache = ActivationCache(_make_space(image_size))
+        self._cache.drop_damaged(digests)
+        self.missing = set(self._cache.missing(digests))
+
+    def append(self, batch: Batch[Sample]) -> None:
+        """Remember the figures of those photos of a batch that are not known."""
+        if len(batch.looks):
+            rows = [row for row, s in enumerate(batch.items) if s.digest in self.missing]
+            digests = [batch.items[row].digest for row in rows]
+            self._cache.append([(digest, 0) for digest in digests], batch.looks[rows])
+            self.missing.difference_update(digests)
+
+    def read(self, digests: Sequence[str]) -> Figures:
+        """``(photo, 3)``, NaN where nothing is known."""
+        self._cache.flush()
+        known = np.array([digest not in self.missing for digest in digests], bool)
+        figures = np.full((len(digests), 3), np.nan, np.float32)
+        figures[known] = self._cache.read([d for d in digests if d not in self.missing])
+        return figures
+
+    def close(self) -> None:
+        """Write what is left, and close."""
+        try:
+            self._cache.flush()
+        finally:
+            self._cache.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _make_space(image_size: int) -> Space:
+    return Space(
+        backbone="photo quality",
+        weights_digest="",
+        boundary="blur, brightness, contrast",
+        shape=(3,),
+        image_size=image_size,
+        decode_version=DECODE_VERSION,
+        runtime=f"quality {QUALITY_VERSION}",
+        dtype="float32",
+    )
 
 
 def extract_quality(
-    samples: Sequence[Sample], progress: Progress | None = None
-) -> npt.NDArray[np.float32]:
+    samples: Sequence[Sample],
+    image_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Figures:
     """``(sample, 3)`` blur, brightness, contrast; NaN where a photo cannot be read any more.
+
+    Args:
+        samples: The photos.
+        image_size: Side of the pixels that the network sees, whose pass has measured most of them.
+        progress: Called with ``(done, all)`` photos.
 
     Raises:
         CacheError, HeadstartError: The cache cannot be read or written.
     """
-    with contextlib.closing(ActivationCache(_SPACE)) as cache:
-        keys = [sample.digest for sample in samples]
-        cache.drop_damaged(keys)
-        missing = set(cache.missing(keys))
-        new = list({s.digest: s for s in samples if s.digest in missing}.values())
+    digests = [sample.digest for sample in samples]
+    with QualityCache(image_size, digests) as cache:
+        new = list({s.digest: s for s in samples if s.digest in cache.missing}.values())
         done = len(samples) - len(new)
-        pool = DecodePool(QUALITY_SIDE, draft_margin=QUALITY_MARGIN)
-        batches = map_photos(
-            new,
-            lambda sample: sample.path if sample.content is None else sample.content,
-            QUALITY_SIDE,
-            measure_quality,
-            pool=pool,
-        )
-        with pool, contextlib.closing(batches) as results:
+        batches = map_photos(new, read_content, image_size, lambda _: _NOTHING, measure_quality)
+        with contextlib.closing(batches) as results:
             for batch in results:
-                if batch.items:
-                    cache.append([(sample.digest, 0) for sample in batch.items], batch.rows)
-                    missing -= {sample.digest for sample in batch.items}
+                cache.append(batch)
                 done += len(batch.order)
                 if progress is not None:
                     progress(done, len(samples))
-        cache.flush()
-        known = np.array([key not in missing for key in keys], bool)
-        figures = np.full((len(keys), 3), np.nan, np.float32)
-        figures[known] = cache.read([key for key in keys if key not in missing])
-        return figures
+        return cache.read(digests)
+
+
+_NOTHING = np.empty(0)

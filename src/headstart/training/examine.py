@@ -77,10 +77,11 @@ def examine(
             f"Fewer than two classes have photos that can be read; {len(features.problems)} files "
             "cannot be used."
         )
+    quality = extract_quality(features.samples, prefix.image_size, progress)
     findings = [
         *_find_unreadable(manifest, features),
         *examine_features(features, seed),
-        *find_poor(features.samples, extract_quality(features.samples, progress)),
+        *find_poor(features.samples, quality),
         *_find_classes(features.samples),
     ]
     return Examination(features.samples, tuple(rank_findings(findings)), manifest.warnings)
