@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import needs_time
 
 import headstart
 from headstart.bundle import (
@@ -159,6 +160,7 @@ def test_fine_tuned_arrays_travel(trained: Any, tmp_path: Path, empty_cache: Pat
     assert again.members[WEIGHTS] == tuned.members[WEIGHTS]
 
 
+@needs_time
 def test_a_network_of_keras(trained: Any, tmp_path: Path, empty_cache: Path) -> None:
     name = "keras:mobilenet?weights=none&image_size=32"
     prefix = load_prefix(name)
