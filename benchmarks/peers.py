@@ -31,9 +31,8 @@ OURS = {
     "probe": ("--recipe", "probe"),
     "auto, 1 min": ("--recipe", "auto", "--budget", "60s"),
     "auto, 3 min": ("--recipe", "auto", "--budget", "180s"),
-    "auto, 10 min": ("--recipe", "auto", "--budget", "600s"),
 }
-EPOCHS = {"fastai": (1, 3, 8), "timm": (1, 3, 10)}
+EPOCHS = {"fastai": (1, 4), "timm": (2, 8)}
 
 
 def run_ours(folder: Path, scratch: Path) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,11 @@
 """AutoKeras with its defaults, one trial: its own search space, without pretrained weights.
 
-    python autokeras_script.py FOLDER [--trials 1] [--epochs 20]
+    python autokeras_script.py FOLDER [--trials 1] [--epochs 10]
 
-FOLDER has train/CLASS and test/CLASS. To run it: ``pip install autokeras tensorflow`` in an
-environment of its own. With more trials it searches longer; pretrained networks, which its space
-has, too, would be downloaded.
+FOLDER has train/CLASS and test/CLASS. To run it: ``pip install autokeras "keras<3.13" tensorflow
+tensorboard`` in an environment of its own (AutoKeras 3.0.0 gives layers sizes that Keras 3.15
+refuses, and needs TensorBoard without saying so). With more trials it searches longer; pretrained
+networks, which its space has, too, would be downloaded.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trials", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     start = time.perf_counter()
     import autokeras
+    import tensorflow as tf
 
     photos, labels, _ = load(options.folder / "train")
     order = np.random.default_rng(0).permutation(len(labels))
@@ -49,13 +51,18 @@ def main() -> None:
         )
         model.fit(photos[order], labels[order], epochs=options.epochs, verbose=0)
         answers = np.asarray(model.predict(tested, verbose=0)).astype(int).ravel()
-    packages = ("autokeras", "keras", "tensorflow")
+    packages = ("autokeras", "keras")
     print(
         json.dumps(
             {
                 "accuracy": float((answers == truth).mean()),
                 "seconds": {"total": time.perf_counter() - start},
-                "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+                "versions": ", ".join(
+                    [
+                        *(f"{name} {version(name)}" for name in packages),
+                        f"tensorflow {tf.__version__}",
+                    ]
+                ),
             }
         )
     )
