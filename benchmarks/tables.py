@@ -284,6 +284,21 @@ def regret() -> list[list[str]]:
     return [["photos", "recipe", "seconds", "accuracy", "regret"], *rows]
 
 
+def peers() -> list[list[str]]:
+    rows = [
+        [
+            row["photos"],
+            f"**{row['tool']}**" if row["tool"] == "Headstart" else row["tool"],
+            row["setting"],
+            f"{float(row['seconds']):.0f} s",
+            f"{float(row['accuracy']):.1%}",
+            row["versions"],
+        ]
+        for row in read("peers")
+    ]
+    return [["photos", "tool", "setting", "seconds", "accuracy", "versions"], *rows]
+
+
 def duplicates() -> list[list[str]]:
     rows = [
         [
@@ -538,6 +553,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "budget": budget,
     "few_shot": few_shot,
     "regret": regret,
+    "peers": peers,
     "scale": scale,
     "scaling": scaling,
     "shared_pass": shared_pass,
