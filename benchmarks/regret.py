@@ -1,6 +1,6 @@
 """What does `--recipe auto` cost beside the best fixed recipe, in accuracy and in seconds?
 
-    HEADSTART_TEST_PHOTOS=... python benchmarks/regret.py [--budget 300]
+    HEADSTART_TEST_PHOTOS=... python benchmarks/regret.py [--budget 600]
 
 Each recipe trains on the same random part of a set's training photos, in a process of its own with
 an empty cache; seconds are those of the whole process. Which fixed recipe is the best is only known
@@ -91,7 +91,7 @@ def compute_regret(
 
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0], has_repeats=False)
-    parser.add_argument("--budget", type=int, default=300, help="seconds that auto may take")
+    parser.add_argument("--budget", type=int, default=600, help="seconds that auto may take")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     regrets = []
