@@ -580,7 +580,7 @@ def test_features_and_cache_info(
     assert np.array_equal(np.load(elsewhere / "features.npy"), array)
     info = run("cache", "info", "--json").json
     assert info["bytes"] > array.nbytes
-    assert [space["photos"] for space in info["spaces"]] == [80]
+    assert [space["photos"] for space in info["spaces"]] == [80, 80]  # features, and quality
     assert "efficientnet-lite0" in run("cache", "info").stdout
 
 

@@ -131,7 +131,8 @@ def propose_pairs(unit: Floats, block: int = _BLOCK) -> tuple[Rows, Floats]:
     >>> propose_pairs(np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]))[0].tolist()
     [[0, 1], [1, 2]]
     """
-    cosine_of: dict[tuple[int, int], float] = {}
+    nobody = np.empty(0, np.intp)
+    proposed: list[tuple[Rows, Rows, Floats]] = [(nobody, nobody, np.empty(0, np.float32))]
     for asking, others in _list_cells(unit, block):
         candidates = unit[others]
         for start in range(0, len(asking), block):
@@ -139,11 +140,12 @@ def propose_pairs(unit: Floats, block: int = _BLOCK) -> tuple[Rows, Floats]:
             cosines = unit[rows] @ candidates.T
             # Whoever asks is among the others, too.
             cosines[np.arange(len(rows)), np.searchsorted(others, rows)] = -np.inf
-            for row, column in np.argwhere(cosines >= _find_limits(cosines)):
-                one, other = sorted((int(rows[row]), int(others[column])))
-                cosine_of[one, other] = float(cosines[row, column])
-    pairs = np.array(sorted(cosine_of), np.intp).reshape(-1, 2)
-    return pairs, np.array([cosine_of[one, other] for one, other in pairs.tolist()], np.float32)
+            row, column = np.nonzero(cosines >= _find_limits(cosines))
+            proposed.append((rows[row], others[column], cosines[row, column]))
+    ones, others, found = (np.concatenate(each) for each in zip(*proposed, strict=True))
+    pairs = np.sort(np.column_stack([ones, others]), axis=1)
+    pairs, first = np.unique(pairs, axis=0, return_index=True)
+    return pairs, found[first].astype(np.float32)
 
 
 def _find_limits(cosines: Floats) -> Floats:
