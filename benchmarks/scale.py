@@ -1,6 +1,6 @@
 """Beyond one machine: a Ray cluster of two nodes on this one, beside one process on the same cores.
 
-Usage: python benchmarks/scale.py [--parts same kills memory]
+Usage: python benchmarks/scale.py [--parts same kills memory tuning]
 
 The cluster is a real one: two raylets with half of the cores each, of which one can be killed. They
 listen on 127.0.0.1 only. What is compared are commands and calls as users make them, each in a
@@ -12,6 +12,8 @@ kills: a node killed with -9 in the middle of a run; the command killed in the m
 memory: of the command, for 2,000 and for 50,000 small photos, without what it shares with others
     (Ray's object store, whose size is set); with a network of one layer that gives as many features
     as the default one, because neither memory nor processor time of the command depend on it.
+tuning: the loss of every step of fine-tuning beside that of one process on the same batches, with a
+    node killed in the middle, too; seconds of an epoch, and what is sent for a step.
 
 Each part replaces its rows of results/scale.csv.
 """
@@ -46,7 +48,8 @@ from measure import (
 from memory import CLASSES, write_photos
 
 PHOTOS, FEW, MANY = 3_000, 2_000, 50_000
-WARM = 0.9
+TUNED, EPOCHS = 640, 4
+WARM, SAME_LOSS = 0.9, 1e-3
 # What waits to be written: headstart.features.cache.SHARD_BYTES.
 SHARD = 64
 
@@ -82,6 +85,39 @@ def extract(folder: Path, out: Path, engine: str, address: str | None) -> None:
         "per_second": (last - first) / max(end - begin, 1e-9),
         "seconds": time.perf_counter() - start,
     }
+    print(json.dumps(record))
+
+
+def tune(folder: Path, unfreeze: str, engine: str, address: str | None) -> None:
+    """Fine-tuning of all photos; prints losses and seconds as JSON, and steps on stderr."""
+    import headstart
+    from headstart.engines import use_engine
+    from headstart.training.network import Network
+
+    losses, train_step, sizes = [], Network.train_step, {}
+
+    def watch(self: Network, activations: Any, *arguments: Any) -> tuple[float, float]:
+        sizes["weights"] = sum(variable.value.numpy().nbytes for variable in self.variables)
+        sizes["photos"] = 2 * activations.nbytes  # with those that they are mixed with
+        found = train_step(self, activations, *arguments)
+        losses.append(found[0])
+        print(len(losses), file=sys.stderr, flush=True)
+        return found
+
+    Network.train_step = watch  # type: ignore[method-assign]
+    with use_engine(engine, address=address):
+        found = headstart.fine_tune(
+            "efficientnet-lite0",
+            folder,
+            unfreeze=unfreeze,
+            epochs=EPOCHS,
+            learning_rate=5e-4,
+            holdout=0.0,
+            views=2,
+        )
+    assert not found.tuning.why_here, found.tuning.why_here
+    seconds = [epoch["seconds"] for epoch in found.tuning.history]
+    record = {"losses": losses, "seconds": seconds, **{k: v / 1e6 for k, v in sizes.items()}}
     print(json.dumps(record))
 
 
@@ -201,8 +237,16 @@ def run_until(
 ) -> dict[str, Any] | None:
     """The same; ``act`` is given the process once so many photos are done."""
     out = scratch / f"{name}.npy"
-    command = [sys.executable, __file__, "--extract", str(folder), str(out), "ray", address]
-    environment = {**os.environ, "HEADSTART_CACHE": str(scratch / name)}
+    told = watch(("--extract", folder, out, "ray", address), scratch / name, at, act)
+    return None if told is None else {**told, "array": np.load(out)}
+
+
+def watch(
+    arguments: tuple[Any, ...], cache: Path, at: int, act: Callable[[Any], None]
+) -> dict[str, Any] | None:
+    """What this script tells with these arguments; None where ``act`` killed it."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    environment = {**os.environ, "HEADSTART_CACHE": str(cache)}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -217,7 +261,8 @@ def run_until(
     if process.wait() == -signal.SIGKILL:
         return None
     assert process.returncode == 0, "".join(said)[-3000:]
-    return {**json.loads(told.splitlines()[-1]), "array": np.load(out)}
+    record: dict[str, Any] = json.loads(told.splitlines()[-1])
+    return record
 
 
 # ---- parts
@@ -334,7 +379,40 @@ def check_memory(cluster: Any, scratch: Path) -> list[dict[str, Any]]:
     ]
 
 
-PARTS = {"same": check_same, "kills": check_kills, "memory": check_memory}
+def check_tuning(cluster: Any, scratch: Path) -> list[dict[str, Any]]:
+    folder, cache, rows = scratch / "photos", scratch / "cache", []
+    write_photos(folder, TUNED)
+
+    def run(part: str, address: str | None) -> dict[str, Any]:
+        arguments = (part, "ray" if address else "local", address or "")
+        found: dict[str, Any] = run_python(__file__, "--tune", folder, *arguments, cache=cache).json
+        return found
+
+    def compare(what: str, found: dict[str, Any], near: dict[str, Any]) -> dict[str, Any]:
+        ours, theirs = np.array(found["losses"]), np.array(near["losses"])
+        most = float(np.abs(ours / theirs - 1).max())
+        return row(
+            f"{what}: loss of a step, relative", most, 0.0, f"{SAME_LOSS:g}", most <= SAME_LOSS
+        )
+
+    for part in ("half", "last_block"):
+        name = f"fine-tuning, {part.replace('_', ' ')}"
+        near, far = run(part, None), run(part, cluster.address)
+        rows.append(compare(name, far, near))
+        # TensorFlow starts on the nodes in the first epoch.
+        epochs = [float(np.median(found["seconds"][1:])) for found in (far, near)]
+        rows.append(row(f"{name}: seconds of an epoch", *epochs, "stated", True))
+        first = [found["seconds"][0] for found in (far, near)]
+        rows.append(row(f"{name}: of the first", *first, "stated", True))
+        sent = 2 * far["weights"] + far["photos"] / 2
+        rows.append(row(f"{name}: MB to and from a node for a step", sent, None, "stated", True))
+    arguments = ("--tune", folder, "last_block", "ray", cluster.address)
+    lost = watch(arguments, cache, TUNED * EPOCHS // 64, lambda _: kill_node(cluster))
+    assert lost is not None
+    return [*rows, compare("a node killed in fine-tuning", lost, near)]
+
+
+PARTS = {"same": check_same, "kills": check_kills, "memory": check_memory, "tuning": check_tuning}
 
 
 def save(part: str, rows: list[dict[str, Any]]) -> None:
@@ -353,6 +431,10 @@ def main() -> None:
     if sys.argv[1:2] == ["--extract"]:
         folder, out, engine, address = sys.argv[2:]
         extract(Path(folder), Path(out), engine, address or None)
+        return
+    if sys.argv[1:2] == ["--tune"]:
+        folder, unfreeze, engine, address = sys.argv[2:]
+        tune(Path(folder), unfreeze, engine, address or None)
         return
     if sys.argv[1:2] == ["--memory"]:
         measure_memory(Path(sys.argv[2]), sys.argv[3])

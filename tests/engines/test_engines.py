@@ -19,7 +19,6 @@ from headstart.engines.flights import DiedError, Flights
 from headstart.engines.local import LocalEngine
 from headstart.errors import HeadstartError, MissingPackageError
 from headstart.testing import check_engine
-from headstart.training.notes import describe_engine
 
 
 class Broken(LocalEngine):
@@ -219,14 +218,6 @@ class Remote(LocalEngine):
     """The local engine, which says that it is not."""
 
     name, is_remote = "ray", True
-
-
-def test_fine_tuning_says_where_it_ran() -> None:
-    assert list(describe_engine(is_tuned=True)) == []
-    with use_engine(Remote()):
-        assert list(describe_engine(is_tuned=False)) == []
-        [note] = describe_engine(is_tuned=True)
-    assert note.startswith("Fine-tuning ran on this machine")
 
 
 def test_nodes_that_do_not_see_the_photos_are_named(tmp_path: Path) -> None:
