@@ -62,6 +62,11 @@ def without_errors(map: Any, open_work: Any, items: Any, **named: Any) -> Iterat
         yield from map(open_work, items, **named)
 
 
+def other_by_node(map: Any, open_work: Any, items: Any, **named: Any) -> Iterator[Any]:
+    shift = 1 if named["by_node"] else 0
+    yield from map(open_work, (item + shift for item in items), **named)
+
+
 def test_the_local_engine_keeps_the_contract() -> None:
     check_engine(LocalEngine())
 
@@ -75,6 +80,7 @@ def test_the_local_engine_keeps_the_contract() -> None:
         (opened_for_each, "opened the work 100 times"),
         (with_errors_of_its_own, "arrived as another one"),
         (without_errors, "did not arrive"),
+        (other_by_node, "all cores of a node gave other results"),
     ],
 )
 def test_the_check_rejects_broken_twins(change: Callable[..., Any], broken: str) -> None:

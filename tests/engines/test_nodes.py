@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import build_network
 from small_network import CLASSES, SHAPE, build_small
 
+from headstart.data.scan import scan_folder
 from headstart.engines import use_engine
 from headstart.engines.local import LocalEngine
 from headstart.errors import HeadstartError
+from headstart.models.loaders import load_prefix
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
-from headstart.training import nodes
+from headstart.training import library, nodes, search
+from headstart.training.batch import Batch
+from headstart.training.fine_tune import tune
 from headstart.training.network import Network
 from headstart.training.nodes import spread
 from headstart.training.notes import describe_engine
+from headstart.training.search import Search
+from headstart.training.tuning import Options
 
 # What rounding may make of a loss in ten steps.
 CLOSE = 2e-6
@@ -33,8 +42,12 @@ class Several(LocalEngine):
         self.sizes: list[int] = []
         self._opened: dict[Any, Any] = {}
 
-    def map(self, open_work: Any, items: Iterable[Any], **named: Any) -> Iterator[Any]:
-        assert named["by_node"]
+    def map(
+        self, open_work: Any, items: Iterable[Any], *, by_node: bool = False, **named: Any
+    ) -> Iterator[Any]:
+        if not by_node:
+            yield from super().map(open_work, items, **named)
+            return
         if open_work not in self._opened:
             context = pickle.loads(pickle.dumps(open_work))(2)
             self._opened[open_work] = context, context.__enter__()
@@ -90,6 +103,19 @@ def test_parts_of_a_batch_make_the_step_of_one_process() -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-4)  # Adam divides by small gradients
 
 
+def test_parts_have_the_photos_that_they_are_mixed_with() -> None:
+    numbers = np.arange(13.0)
+    batch = Batch.draw(numbers, numbers[:, None], -numbers, 1.0, np.random.default_rng(0))
+    assert sorted(batch.partners) == [*range(13)]
+    assert 0 < batch.share < 1
+    for name, expected in (("own", numbers), ("others", numbers[batch.partners])):
+        parts = [getattr(part, name) for part in batch.cut(3)]
+        x, targets, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
+        np.testing.assert_array_equal(x, expected)
+        np.testing.assert_array_equal(targets, expected[:, None])
+        np.testing.assert_array_equal(weights, -expected)
+
+
 @pytest.mark.parametrize(
     ("photos", "settings", "count", "said"),
     [
@@ -119,3 +145,32 @@ def test_another_tensorflow_on_a_node_is_refused() -> None:
     opened = nodes.Differentiation(b"", "1.0").open(1)
     with pytest.raises(HeadstartError, match=r"the run was begun with 1\.0"), opened:
         pass
+
+
+def test_a_stage_and_a_search_on_nodes_are_those_of_one_process(
+    few_digits: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", reason='pip install "headstart[search]"')
+    monkeypatch.setattr(nodes, "LEAST_SENT", 5)
+    monkeypatch.setattr(nodes, "LEAST_PART", 2)
+    monkeypatch.setattr(search, "VIEWS", (1,))
+    monkeypatch.setattr(search, "EPOCHS", 1)
+    prefix, manifest = load_prefix(build_network(32)), scan_folder(few_digits)
+    losses, engine = [], Several()
+    for used in ("local", engine):
+        monkeypatch.setenv("HEADSTART_CACHE", str(empty_cache / str(len(losses))))
+        with use_engine(used):
+            photos, probe = library._fit_probe(prefix, manifest, 2, "onnxruntime", 0)
+            options = Options("onnxruntime")
+            settings = FineTune("conv2d_2", batch_size=8, epochs=2, learning_rate=1e-3, holdout=0)
+            tuning = tune(prefix, photos, probe, settings, seed=0, options=options)
+            found = Search(prefix, photos, probe, 0, options, 1, ("conv2d_2",)).run()
+        assert tuning is not None
+        assert found is not None
+        losses.append([*(epoch["loss"] for epoch in tuning.history), found.loss])
+        assert list(describe_engine(tuning)) == []
+    assert set(engine.sizes) == {3}
+    assert losses[1] == pytest.approx(losses[0], rel=CLOSE)
+    with use_engine(engine):
+        [note] = describe_engine(replace(tuning, why_here="it has a GPU"))
+    assert note.endswith("on this machine, not on the engine several: it has a GPU.")

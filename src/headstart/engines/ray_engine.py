@@ -149,9 +149,13 @@ class RayEngine:
         return self._task.remote(work, items)
 
     def start_on_node(self, work: list[Any], items: list[Any]) -> Any:
-        """The same with all cores of a node, which no node has fewer of."""
+        """The same with as many cores as the smallest node has.
+
+        Ray is asked for more than half of them: no other such task fits beside it there, but what
+        others run on the cluster does not keep it waiting.
+        """
         cores = min(self._list_cores(), default=1)
-        return self._task.options(num_cpus=cores).remote(work, items, cores)
+        return self._task.options(num_cpus=cores // 2 + 1).remote(work, items, cores)
 
     def wait(self, references: list[Any]) -> list[Any]:
         """Those that are done, after a second at most."""
