@@ -92,7 +92,7 @@ class Batch:
         >>> photos = np.arange(5.0)[:, None], np.eye(5), np.ones(5)
         >>> batch = Batch.draw(*photos, 1.0, np.random.default_rng(0))
         >>> [part.place for part in batch.cut(2)]
-        [(0, 3, 5), (3, 5, 5)]
+        [(0, 2, 5), (2, 5, 5)]
         """
         total = len(self.photos[0])
         ends = [total * number // count for number in range(count + 1)]
