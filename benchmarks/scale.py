@@ -1,6 +1,6 @@
 """Beyond one machine: a Ray cluster of two nodes on this one, beside one process on the same cores.
 
-Usage: python benchmarks/scale.py [--parts same kills memory]
+Usage: python benchmarks/scale.py [--parts same kills memory tuning]
 
 The cluster is a real one: two raylets with half of the cores each, of which one can be killed. They
 listen on 127.0.0.1 only. What is compared are commands and calls as users make them, each in a
@@ -12,6 +12,11 @@ kills: a node killed with -9 in the middle of a run; the command killed in the m
 memory: of the command, for 2,000 and for 50,000 small photos, without what it shares with others
     (Ray's object store, whose size is set); with a network of one layer that gives as many features
     as the default one, because neither memory nor processor time of the command depend on it.
+tuning: the loss of every step of fine-tuning beside that of one process on the same batches, with a
+    node killed in the middle, too; seconds of an epoch, and what is sent for a step. Where half of
+    the network is trained rounding grows from step to step, as much in one process on one core that
+    adds up the gradients of two halves of each batch: beside that one there. Of clothing, if
+    HEADSTART_TEST_PHOTOS has it.
 
 Each part replaces its rows of results/scale.csv.
 """
@@ -46,7 +51,8 @@ from measure import (
 from memory import CLASSES, write_photos
 
 PHOTOS, FEW, MANY = 3_000, 2_000, 50_000
-WARM = 0.9
+TUNED, EPOCHS = 512, 3
+WARM, SAME_LOSS = 0.9, 1e-3
 # What waits to be written: headstart.features.cache.SHARD_BYTES.
 SHARD = 64
 
@@ -82,6 +88,56 @@ def extract(folder: Path, out: Path, engine: str, address: str | None) -> None:
         "per_second": (last - first) / max(end - begin, 1e-9),
         "seconds": time.perf_counter() - start,
     }
+    print(json.dumps(record))
+
+
+def tune(folder: Path, unfreeze: str, engine: str, address: str | None) -> None:
+    """Fine-tuning of all photos; prints losses and seconds as JSON, and steps on stderr."""
+    import headstart
+    from headstart.engines import use_engine
+    from headstart.engines.local import LocalEngine
+    from headstart.training.network import Network
+
+    class Halves(LocalEngine):
+        """Two nodes, one after the other on one core of this process."""
+
+        is_remote, nodes, work = True, 2, None
+
+        def map(self, open_work: Any, items: Any, *, by_node: bool = False, **named: Any) -> Any:
+            if not by_node:
+                yield from super().map(open_work, items, **named)
+                return
+            self.work = self.work or contextlib.ExitStack().enter_context(open_work(1))
+            yield from self.work(items)
+
+    losses, train_step, sizes = [], Network.train_step, {}
+
+    def watch(self: Network, activations: Any, *arguments: Any) -> tuple[float, float]:
+        sizes["weights"] = sum(variable.value.numpy().nbytes for variable in self.variables)
+        sizes["photos"] = 2 * activations.nbytes  # with those that they are mixed with
+        found = train_step(self, activations, *arguments)
+        losses.append(found[0])
+        print(len(losses), file=sys.stderr, flush=True)
+        return found
+
+    Network.train_step = watch  # type: ignore[method-assign]
+    if engine == "halves":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    with use_engine(Halves() if engine == "halves" else engine, address=address):
+        found = headstart.fine_tune(
+            "efficientnet-lite0",
+            folder,
+            unfreeze=unfreeze,
+            epochs=EPOCHS,
+            learning_rate=2e-4,
+            holdout=0.0,
+            views=2,
+        )
+    assert not found.tuning.why_here, found.tuning.why_here
+    seconds = [epoch["seconds"] for epoch in found.tuning.history]
+    record = {"losses": losses, "seconds": seconds, **{k: v / 1e6 for k, v in sizes.items()}}
     print(json.dumps(record))
 
 
@@ -201,8 +257,16 @@ def run_until(
 ) -> dict[str, Any] | None:
     """The same; ``act`` is given the process once so many photos are done."""
     out = scratch / f"{name}.npy"
-    command = [sys.executable, __file__, "--extract", str(folder), str(out), "ray", address]
-    environment = {**os.environ, "HEADSTART_CACHE": str(scratch / name)}
+    told = watch(("--extract", folder, out, "ray", address), scratch / name, at, act)
+    return None if told is None else {**told, "array": np.load(out)}
+
+
+def watch(
+    arguments: tuple[Any, ...], cache: Path, at: int, act: Callable[[Any], None]
+) -> dict[str, Any] | None:
+    """What this script tells with these arguments; None where ``act`` killed it."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    environment = {**os.environ, "HEADSTART_CACHE": str(cache)}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -217,7 +281,8 @@ def run_until(
     if process.wait() == -signal.SIGKILL:
         return None
     assert process.returncode == 0, "".join(said)[-3000:]
-    return {**json.loads(told.splitlines()[-1]), "array": np.load(out)}
+    record: dict[str, Any] = json.loads(told.splitlines()[-1])
+    return record
 
 
 # ---- parts
@@ -334,7 +399,54 @@ def check_memory(cluster: Any, scratch: Path) -> list[dict[str, Any]]:
     ]
 
 
-PARTS = {"same": check_same, "kills": check_kills, "memory": check_memory}
+def check_tuning(cluster: Any, scratch: Path) -> list[dict[str, Any]]:
+    folder, cache, rows = choose_photos(scratch / "photos"), scratch / "cache", []
+
+    def run(part: str, engine: str) -> dict[str, Any]:
+        address = cluster.address if engine == "ray" else ""
+        child = run_python(__file__, "--tune", folder, part, engine, address, cache=cache)
+        return dict(child.json)
+
+    def compare(found: dict[str, Any], near: dict[str, Any]) -> float:
+        return float(np.abs(np.array(found["losses"]) / np.array(near["losses"]) - 1).max())
+
+    for part in ("half", "last_block"):
+        name = f"fine-tuning, {part.replace('_', ' ')}"
+        near, halves, far = (run(part, engine) for engine in ("local", "halves", "ray"))
+        ours, theirs = compare(far, near), compare(halves, near)
+        target = f"{SAME_LOSS:g}, or as in halves"
+        is_same = ours <= max(SAME_LOSS, 2 * theirs)
+        rows.append(row(f"{name}: loss of a step, relative", ours, theirs, target, is_same))
+        most = compare(far, halves)
+        what = f"{name}: the same, beside halves"
+        rows.append(row(what, most, 0.0, f"{SAME_LOSS:g}", most <= SAME_LOSS))
+        # TensorFlow starts on the nodes in the first epoch.
+        for what, of in (("of an epoch", np.median), ("of the first", None)):
+            seconds = [of(f["seconds"][1:]) if of else f["seconds"][0] for f in (far, near)]
+            rows.append(row(f"{name}: seconds {what}", *map(float, seconds), "stated", True))
+        sent = 2 * far["weights"] + far["photos"] / 2
+        rows.append(row(f"{name}: MB to and from a node for a step", sent, None, "stated", True))
+    arguments = ("--tune", folder, "last_block", "ray", cluster.address)
+    lost = watch(arguments, cache, len(near["losses"]) // 2, lambda _: kill_node(cluster))
+    assert lost is not None
+    most = compare(lost, near)
+    what = "fine-tuning, a node killed: loss of a step, relative"
+    return [*rows, row(what, most, 0.0, f"{SAME_LOSS:g}", most <= SAME_LOSS)]
+
+
+def choose_photos(folder: Path) -> Path:
+    """So many of clothing, of all classes; else generated ones."""
+    found = Path(os.environ.get("HEADSTART_TEST_PHOTOS", "nowhere")) / "clothing" / "train"
+    photos = sorted(found.glob("*/*"))
+    if not photos:
+        write_photos(folder, TUNED)
+    for photo in photos[:: max(1, len(photos) // TUNED)][:TUNED]:
+        (folder / photo.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / photo.parent.name / photo.name).symlink_to(photo)
+    return folder
+
+
+PARTS = {"same": check_same, "kills": check_kills, "memory": check_memory, "tuning": check_tuning}
 
 
 def save(part: str, rows: list[dict[str, Any]]) -> None:
@@ -353,6 +465,10 @@ def main() -> None:
     if sys.argv[1:2] == ["--extract"]:
         folder, out, engine, address = sys.argv[2:]
         extract(Path(folder), Path(out), engine, address or None)
+        return
+    if sys.argv[1:2] == ["--tune"]:
+        folder, unfreeze, engine, address = sys.argv[2:]
+        tune(Path(folder), unfreeze, engine, address or None)
         return
     if sys.argv[1:2] == ["--memory"]:
         measure_memory(Path(sys.argv[2]), sys.argv[3])

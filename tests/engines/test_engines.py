@@ -19,7 +19,6 @@ from headstart.engines.flights import DiedError, Flights
 from headstart.engines.local import LocalEngine
 from headstart.errors import HeadstartError, MissingPackageError
 from headstart.testing import check_engine
-from headstart.training.notes import describe_engine
 
 
 class Broken(LocalEngine):
@@ -63,6 +62,11 @@ def without_errors(map: Any, open_work: Any, items: Any, **named: Any) -> Iterat
         yield from map(open_work, items, **named)
 
 
+def other_by_node(map: Any, open_work: Any, items: Any, **named: Any) -> Iterator[Any]:
+    shift = 1 if named["by_node"] else 0
+    yield from map(open_work, (item + shift for item in items), **named)
+
+
 def test_the_local_engine_keeps_the_contract() -> None:
     check_engine(LocalEngine())
 
@@ -76,6 +80,7 @@ def test_the_local_engine_keeps_the_contract() -> None:
         (opened_for_each, "opened the work 100 times"),
         (with_errors_of_its_own, "arrived as another one"),
         (without_errors, "did not arrive"),
+        (other_by_node, "all cores of a node gave other results"),
     ],
 )
 def test_the_check_rejects_broken_twins(change: Callable[..., Any], broken: str) -> None:
@@ -219,14 +224,6 @@ class Remote(LocalEngine):
     """The local engine, which says that it is not."""
 
     name, is_remote = "ray", True
-
-
-def test_fine_tuning_says_where_it_ran() -> None:
-    assert list(describe_engine(is_tuned=True)) == []
-    with use_engine(Remote()):
-        assert list(describe_engine(is_tuned=False)) == []
-        [note] = describe_engine(is_tuned=True)
-    assert note.startswith("Fine-tuning ran on this machine")
 
 
 def test_nodes_that_do_not_see_the_photos_are_named(tmp_path: Path) -> None:

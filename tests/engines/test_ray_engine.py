@@ -10,11 +10,13 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import write_digits
+from test_nodes import CLOSE, make_network, take_steps
 
 from headstart import ImageClassifier
 from headstart.cli.commands import app
@@ -30,6 +32,7 @@ from headstart.models.loaders import load_prefix
 from headstart.task import MULTILABEL
 from headstart.testing import check_engine
 from headstart.training.linear import fit_head
+from headstart.training.nodes import spread
 from headstart.training.probe import fit_probe, hold_out
 
 if importlib.util.find_spec("ray") is None:
@@ -177,15 +180,15 @@ def test_the_same_features_and_problems_and_each_goes_on_with_the_other(
         assert extract(prefix, photos).forwarded == 0
 
 
-def list_workers() -> list[int]:
-    """Ids of Ray's processes that compute."""
+def list_workers(*states: bytes) -> list[int]:
+    """Ids of Ray's processes that compute, or are in one of more states."""
     found = []
     for pid in list_tree():
         try:
             name = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::") and b"_run" in name:
+        if name.startswith(tuple(b"ray::" + state for state in (b"_run", *states))):
             found.append(pid)
     return found
 
@@ -211,7 +214,7 @@ def test_killed_workers_lose_no_photo_and_double_none(
     assert killed
     assert found.problems == ()
     assert (len(found.samples), found.forwarded) == (120, 120)
-    assert sum(part["photos"] for part in describe_cache()) == 120
+    assert [part["photos"] for part in describe_cache()] == [120, 120]  # their quality, too
     assert capsys.readouterr().out == ""  # Ray would write between rows
     assert np.isfinite(found.array).all()
     assert extract(prefix, folder).forwarded == 0
@@ -289,3 +292,32 @@ def test_the_same_training(
     assert found.evaluation == trained.evaluation
     assert found.bundle.members.keys() == trained.bundle.members.keys()
     assert found.bundle.members == trained.bundle.members
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_same_steps_of_fine_tuning_though_workers_are_killed_in_one(
+    engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.training.nodes.LEAST_SENT", 20)
+    monkeypatch.setattr(RayEngine, "nodes", 2)  # on this machine, with a core each
+    monkeypatch.setattr(engine, "_list_cores", lambda: [1, 1])
+    here, there, sent, send = make_network(), make_network(), [], engine.start_on_node
+    with use_engine(engine):
+        assert spread(there, 100) == ""
+    started: list[int] = []
+
+    def interrupt(work: list[Any], items: list[Any]) -> Any:
+        if len(sent) == 6:  # the fourth step; a process that is stopped computes nothing of it
+            started[:] = list_workers(b"IDLE")
+            for pid in started:
+                os.kill(pid, signal.SIGSTOP)
+            Timer(0.5, lambda: [os.kill(pid, signal.SIGKILL) for pid in started]).start()
+        sent.append(items)
+        return send(work, items)
+
+    monkeypatch.setattr(engine, "start_on_node", interrupt)
+    one, two = take_steps(here), take_steps(there)
+    np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=CLOSE)
+    np.testing.assert_array_equal(two[:, 1], one[:, 1])
+    assert started
+    assert len(sent) > 2 * len(one)

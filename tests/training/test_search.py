@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from headstart import ImageClassifier
@@ -13,7 +14,7 @@ from headstart.errors import MissingPackageError
 from headstart.recipe import FineTune
 from headstart.training import climb, search
 from headstart.training.search import FewerViews, Search
-from headstart.training.tuning import Options
+from headstart.training.tuning import Options, Photos
 
 pytest.importorskip("optuna", reason='pip install "headstart[search]"')
 
@@ -73,7 +74,7 @@ def test_a_search_that_has_no_time_finds_nothing(digits_folder: Path, trained: A
     prefix: Any = type(
         "P", (), {"backbone": "b", "weights_digest": "", "boundary": "", "image_size": 1}
     )
-    photos: Any = type("F", (), {"train": (), "validation": (), "groups": ()})
+    photos: Any = Photos((), (), (), np.empty((0, 1)), ())
     probe: Any = type("Q", (), {"strength": 1.0})
     assert Search(prefix, photos, probe, 0, Options(check=check)).run() is None
 

@@ -26,7 +26,10 @@ RuntimeOption = Annotated[
 ]
 EngineOption = Annotated[
     str,
-    typer.Option(help="Where photos are computed: local, or ray (extra ray), see docs/scale.md."),
+    typer.Option(
+        help="Where photos are computed and networks trained: local, or ray (extra ray), see "
+        "docs/scale.md."
+    ),
 ]
 AddressOption = Annotated[
     str | None,

@@ -44,6 +44,7 @@ class Engine(Protocol):
         name: Of its row in `ENGINES`.
         is_remote: Whether work and items leave this process, and so must be such as can be pickled.
         slots: How many chunks are computed at once; it may change while nodes come and go.
+        nodes: How many are where each has all cores of a node.
     """
 
     name: str
@@ -53,6 +54,10 @@ class Engine(Protocol):
     def slots(self) -> int:
         """See above."""
 
+    @property
+    def nodes(self) -> int:
+        """See above."""
+
     def map(
         self,
         open_work: OpenWork[Item, Result],
@@ -60,6 +65,7 @@ class Engine(Protocol):
         *,
         lost: Callable[[Item, str], Result],
         chunk: int,
+        by_node: bool = False,
     ) -> Generator[Result]:
         """Results of work on items, in the order of the items, while later ones are computed.
 
@@ -69,6 +75,8 @@ class Engine(Protocol):
             items: Consumed as results are taken: not many more are in memory than are computed.
             lost: What stands for an item that ended the process it was computed in; with a reason.
             chunk: How many items are computed by one task, where they are sent elsewhere.
+            by_node: A task has all cores of a node, instead of one core: for work that uses them
+                and takes much to open.
 
         Raises:
             HeadstartError: The nodes are gone, or no work gets done there; and what work raises.

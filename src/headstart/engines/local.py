@@ -30,6 +30,11 @@ class LocalEngine:
         """How many photos or fits are computed at once."""
         return os.cpu_count() or 1
 
+    @property
+    def nodes(self) -> int:
+        """This machine."""
+        return 1
+
     def map(
         self,
         open_work: OpenWork[Item, Result],
@@ -37,6 +42,7 @@ class LocalEngine:
         *,
         lost: Callable[[Item, str], Result],
         chunk: int,
+        by_node: bool = False,
     ) -> Generator[Result]:
         """Results of work on items, see `headstart.engines.Engine`."""
         with open_work(self.slots) as work:

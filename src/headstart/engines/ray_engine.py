@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import logging
 import os
-import secrets
 import socket
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headstart import __version__
 from headstart.engines.flights import DiedError, Flights, shorten
+from headstart.engines.ray_cluster import quietly, setting_environment, start
 from headstart.errors import HeadstartError, require_package
 
 if TYPE_CHECKING:
@@ -34,14 +33,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_LOGGER = logging.getLogger(__name__)
-
 # How long a cluster may have no node to compute on.
 _PATIENCE = 120.0
-
-# Of a cluster of our own: it listens on 127.0.0.1 only (the variable's name is that of another
-# purpose), and whoever wants to run code in it needs a token, which is in no file.
-_PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 
 class RayEngine:
@@ -81,9 +74,9 @@ class RayEngine:
         address = self._address
         if not ray.is_initialized():
             with contextlib.ExitStack() as stack:
-                stack.enter_context(_setting_environment(ray, address))
-                stack.enter_context(_quietly(ray))
-                _start(ray, address)
+                stack.enter_context(setting_environment(ray, address))
+                stack.enter_context(quietly(ray))
+                start(ray, address)
                 stack.callback(ray.shutdown)
                 self._left = stack.pop_all()
         elif address not in ("local", "auto", ray.get_runtime_context().gcs_address):
@@ -95,6 +88,19 @@ class RayEngine:
         # Without max_calls Ray ends a worker that used a GPU after one task.
         remote = ray.remote(num_cpus=1, max_retries=0, max_calls=0, scheduling_strategy="SPREAD")
         self._ray, self._task, self._seen = ray, remote(_run), time.monotonic()
+
+    @property
+    def nodes(self) -> int:
+        """Times that all cores of the smallest node are there: one each where all are alike."""
+        if self._ray is None:  # one on this machine
+            return 1
+        cores = self._list_cores()
+        return sum(count // min(cores) for count in cores) or 1
+
+    def _list_cores(self) -> list[int]:
+        """Cores of each node that has any."""
+        found = (int(n["Resources"].get("CPU", 0)) for n in self._ray.nodes() if n["Alive"])
+        return [count for count in found if count]
 
     @property
     def slots(self) -> int:
@@ -123,6 +129,7 @@ class RayEngine:
         *,
         lost: Callable[[Item, str], Result],
         chunk: int,
+        by_node: bool = False,
     ) -> Generator[Result]:
         """Results of work on items, see `headstart.engines.Engine`."""
         if self._ray is None:
@@ -131,7 +138,7 @@ class RayEngine:
             held = self._ray.put(_Sent(open_work, _list_versions(), str(Path.cwd())))
             self._last = open_work, held
         work = [self._last[1]]  # in a list Ray leaves it a reference
-        flights = Flights(self, work, lost)
+        flights = Flights(_ByNode(self) if by_node else self, work, lost)
         try:
             yield from flights.follow(iter(items), chunk)
         finally:
@@ -140,6 +147,15 @@ class RayEngine:
     def start(self, work: list[Any], items: list[Any]) -> Any:
         """A task on its way: the reference of what it will give."""
         return self._task.remote(work, items)
+
+    def start_on_node(self, work: list[Any], items: list[Any]) -> Any:
+        """The same with as many cores as the smallest node has.
+
+        Ray is asked for more than half of them: no other such task fits beside it there, but what
+        others run on the cluster does not keep it waiting.
+        """
+        cores = min(self._list_cores(), default=1)
+        return self._task.options(num_cpus=cores // 2 + 1).remote(work, items, cores)
 
     def wait(self, references: list[Any]) -> list[Any]:
         """Those that are done, after a second at most."""
@@ -185,91 +201,16 @@ class RayEngine:
         self._left.close()
 
 
-def _start(ray: Any, address: str) -> None:
-    # Its log lines would go between ours; a worker's traceback comes with its error.
-    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address == "local":
-        settings |= {"num_cpus": os.cpu_count(), "include_dashboard": False}
-    else:
-        _check_port(address)
-    try:
-        ray.init(address, **settings)
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        if address == "local":
-            raise HeadstartError(
-                f"Ray could not be started on this machine: {shorten(error)}. Use the engine "
-                "local, which needs no Ray."
-            ) from error
-        raise _unreachable(address, error) from error
+class _ByNode:
+    """`headstart.engines.flights.Tasks` that have all cores of a node."""
 
+    def __init__(self, engine: RayEngine) -> None:
+        self.start, self.wait, self.fetch = engine.start_on_node, engine.wait, engine.fetch
+        self._engine = engine
 
-def _check_port(address: str) -> None:
-    """Somebody listens there; Ray itself would try for minutes, and say so each second."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto", or what Ray says is none
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise _unreachable(address, error) from error
-
-
-def _unreachable(address: str, error: Exception) -> HeadstartError:
-    return HeadstartError(
-        f"No Ray cluster can be reached at {address}: {shorten(error)}. Needed is host:port "
-        "of its head node, as ray start --head says it; and where the cluster has a token, "
-        "that token in RAY_AUTH_TOKEN_PATH."
-    )
-
-
-@contextlib.contextmanager
-def _setting_environment(ray: Any, address: str) -> Iterator[None]:
-    """The settings of a cluster, where Ray and the processes that it starts look for them."""
-    wanted = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if address == "local":
-        wanted |= _PRIVATE
-        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-            wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    before = {name: os.environ.get(name) for name in wanted}
-    constants = ray._private.ray_constants
-    is_open = constants.ENABLE_RAY_CLUSTER
-    os.environ.update(wanted)
-    try:
-        # It has read the environment when it was imported, and has perhaps looked for a token.
-        constants.ENABLE_RAY_CLUSTER = is_open and address != "local"
-        _forget_token(ray)
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = is_open
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _forget_token(ray: Any) -> None:
-    ray._raylet.Config.initialize("")
-    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextlib.contextmanager
-def _quietly(ray: Any) -> Iterator[None]:
-    """Ray's words on dead workers go to our log.
-
-    It prints them to stdout, whatever ``log_to_driver`` is, between the rows of a CSV.
-    """
-    printer = ray._private.worker
-    before = printer.print_to_stdstream
-
-    def log(data: dict[str, Any], ignore_prefix: bool) -> None:
-        _LOGGER.info("Ray: %s", " ".join(data["lines"]))
-
-    printer.print_to_stdstream = log
-    try:
-        yield
-    finally:
-        printer.print_to_stdstream = before
+    @property
+    def slots(self) -> int:
+        return min(self._engine.nodes, self._engine.slots)  # which fails when none come back
 
 
 # What must be the same wherever something is computed, for the results to be.
@@ -292,8 +233,8 @@ class _Sent:
     versions: dict[str, str]
     folder: str
 
-    def open(self) -> None:
-        """Open it in this process."""
+    def open(self, cores: int) -> None:
+        """Open it in this process, for so many cores."""
         here = _list_versions()
         for name, version in self.versions.items():
             if here.get(name) != version:
@@ -305,16 +246,15 @@ class _Sent:
         with contextlib.suppress(OSError):  # paths that the user gave may be relative
             os.chdir(self.folder)
         stack = contextlib.ExitStack()
-        # A task has one core.
-        _OPEN[:] = [stack, stack.enter_context(self.open_work(1))]
+        _OPEN[:] = [stack, stack.enter_context(self.open_work(cores))]
 
 
 # In a worker process: what closes the work that is open, it, and the name of its reference.
 _OPEN: list[Any] = []
 
 
-def _run(work: list[Any], items: list[Any]) -> list[Any]:
-    """A task: the results of a work on some items."""
+def _run(work: list[Any], items: list[Any], cores: int = 1) -> list[Any]:
+    """A task: the results of a work on some items, with so many cores."""
     import ray
 
     [reference] = work
@@ -323,6 +263,6 @@ def _run(work: list[Any], items: list[Any]) -> list[Any]:
         _OPEN[0].close()
         _OPEN.clear()
     if not _OPEN:
-        ray.get(reference).open()
+        ray.get(reference).open(cores)
         _OPEN.append(name)
     return list(_OPEN[1](items))

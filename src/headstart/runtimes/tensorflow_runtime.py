@@ -17,6 +17,7 @@ from headstart.runtimes import shorten
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from headstart.runtimes import Session
 
@@ -43,35 +44,55 @@ def convert(model: keras.Model) -> bytes:
         _make_function(model),
         [variable.value for variable in model.variables],
     )
-    stream = io.BytesIO()
-    with tempfile.TemporaryDirectory(prefix="headstart-") as name:
-        folder = Path(name)
-        try:
-            tf.saved_model.save(module, str(folder))
-        except Exception as error:  # TensorFlow's errors share no base but Exception
-            raise BackboneError(
-                f"{model.name} cannot be saved by TensorFlow: {shorten(error)}. Choose another "
-                "runtime, such as onnxruntime."
-            ) from error
-        with zipfile.ZipFile(stream, "w") as archive:
-            for path in sorted(folder.rglob("*")):
-                archive.write(path, path.relative_to(folder))
-    return stream.getvalue()
+    return pack_module(module, model.name, "Choose another runtime, such as onnxruntime.")
 
 
 def open_graph(graph: bytes) -> Session:
     """A session on what `convert` gave; as `open_model`."""
-    import tensorflow as tf
-
-    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
-        with zipfile.ZipFile(io.BytesIO(graph)) as archive:
-            archive.extractall(folder)
-        module = tf.saved_model.load(folder)
+    module = open_module(graph)
 
     def run(photos: Any) -> Any:
         return module.forward(photos)  # not the function alone: the module holds its variables
 
     return _make_session(run)
+
+
+def pack_module(module: tf.Module, name: str, advice: str) -> bytes:
+    """A module of TensorFlow as the bytes of a zip archive of a SavedModel.
+
+    Args:
+        module: With its functions, and the variables of these.
+        name: Of what is saved, for messages.
+        advice: What to do where that fails.
+
+    Raises:
+        BackboneError: TensorFlow cannot save it.
+    """
+    import tensorflow as tf
+
+    stream = io.BytesIO()
+    with tempfile.TemporaryDirectory(prefix="headstart-") as path:
+        folder = Path(path)
+        try:
+            tf.saved_model.save(module, path)
+        except Exception as error:  # TensorFlow's errors share no base but Exception
+            raise BackboneError(
+                f"{name} cannot be saved by TensorFlow: {shorten(error)}. {advice}"
+            ) from error
+        with zipfile.ZipFile(stream, "w") as archive:
+            for file in sorted(folder.rglob("*")):
+                archive.write(file, file.relative_to(folder))
+    return stream.getvalue()
+
+
+def open_module(packed: bytes) -> Any:
+    """What `pack_module` was given: its functions and lists of variables."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            archive.extractall(folder)
+        return tf.saved_model.load(folder)
 
 
 def _make_function(model: keras.Model) -> Any:

@@ -44,7 +44,8 @@ def check_engine(engine: Engine) -> None:
 
     Results are complete and in the order of the items; items are taken as they are needed, also of
     an endless source; a work is opened at most once in each process; what it raises arrives as it
-    is; after an end before the last item the engine goes on. Where items are sent to other
+    is; after an end before the last item the engine goes on; tasks with all cores of a node give
+    the same. Where items are sent to other
     processes, one that ends its process is lost alone.
 
     Args:
@@ -64,6 +65,9 @@ def check_engine(engine: Engine) -> None:
         len(openings) == len(processes),
         f"{len(processes)} processes opened the work {len(openings)} times",
     )
+    require(engine.nodes >= 1, f"the engine has {engine.nodes} nodes")
+    squares = [pair[0] for pair in _map(engine, range(3), by_node=True)]
+    require(squares == [0, 1, 4], "tasks with all cores of a node gave other results")
     _check_taking(engine)
     _check_error(engine)
     if engine.is_remote:
@@ -71,8 +75,8 @@ def check_engine(engine: Engine) -> None:
     require(list(_map(engine, ())) == [], "no items gave results")
 
 
-def _map(engine: Engine, items: Iterable[Any]) -> Any:
-    return engine.map(_open_work, items, lost=_lose, chunk=_CHUNK)
+def _map(engine: Engine, items: Iterable[Any], by_node: bool = False) -> Any:
+    return engine.map(_open_work, items, lost=_lose, chunk=_CHUNK, by_node=by_node)
 
 
 def _check_taking(engine: Engine) -> None:

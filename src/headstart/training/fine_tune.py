@@ -28,6 +28,7 @@ from headstart.training.checkpoint import Checkpoints
 from headstart.training.linear import LinearHead
 from headstart.training.loop import Context
 from headstart.training.network import Network
+from headstart.training.nodes import spread
 from headstart.training.pixels import Live, Pixels
 from headstart.training.probe import Probe
 from headstart.training.source import Source
@@ -73,7 +74,9 @@ def tune(
     with open_source(ends, unfreeze.boundary, photos, settings, seed, options) as source:
         identity = identify(ends, photos, probe, settings, seed, options.runtime)
         context = Context(seed, Checkpoints(identity), options.callbacks, options.check)
+        why_here = spread(network, len(photos.train))
         tuning = Stage(network, source, photos, probe, context).run()
+    tuning = replace(tuning, why_here=why_here)
     if network.is_shared:  # what a user gets has plain variables
         plain = build_copy(prefix)
         plain.set_weights(tuning.backbone.get_weights())

@@ -208,7 +208,7 @@ def train(
         *unseen,
         *describe_leaks(split, features.samples, pairs),
         *describe_classes(split, class_names, use_all),
-        *describe_engine(tuning is not None),
+        *describe_engine(tuning),
     )
     return Training(
         class_names=class_names,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from headstart.models.unfreeze import (
     set_trainable,
 )
 from headstart.recipe import FineTune
+from headstart.runtimes.tensorflow_runtime import pack_module
 from headstart.task import CLASSIFICATION, Task
+from headstart.training.batch import Batch
 from headstart.training.hardware import FULL, LossScale, computing_in
 from headstart.training.objective import OBJECTIVES
 from headstart.training.pointwise import multiplying
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     import keras
 
 Floats = npt.NDArray[np.floating]
+
+# A batch and the weights → the gradient of each, the loss and the sum of the scores.
+Differentiate = Callable[[Batch, list[Floats]], tuple[list[Floats], float, float]]
 
 # Gradients are scaled down to this norm: one odd batch must not throw the pretrained weights away.
 MOST_GRADIENT = 5.0
@@ -81,13 +86,14 @@ class Network:
         # and after an interruption another batch is the first.
         batch = tf.TensorSpec((None, *self.suffix.input_shape[1:]), tf.float32)
         rows, single = tf.TensorSpec((None,), tf.float32), tf.TensorSpec((), tf.float32)
-        targets = tf.TensorSpec((None, num_classes), tf.float32)
-        partners, seed = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
-        signature = (batch, targets, rows, single, partners, seed)
-        train = tf.function(self._train_step, input_signature=signature)
+        photos = (batch, tf.TensorSpec((None, num_classes), tf.float32), rows)
+        ints = tf.TensorSpec((2,), tf.int32), tf.TensorSpec((3,), tf.int32)
+        self._signature = (*photos, *photos, single, *ints)
+        train = tf.function(self._train_step, input_signature=self._signature)
         with multiplying(self.suffix), computing_in(precision, self.suffix):
             self._train = train.get_concrete_function()
         self._forward = tf.function(self._logits, input_signature=(batch,))
+        self._elsewhere: Differentiate | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -177,20 +183,40 @@ class Network:
 
         for optimizer, factor, is_head, _ in self._optimizers:
             optimizer.learning_rate.assign(rates[1] if is_head else rates[0] * factor)
-        count, settings = len(activations), self.settings
-        share, partners = 1.0, np.arange(count)
-        if settings.mixup:
-            share, partners = random.beta(settings.mixup, settings.mixup), random.permutation(count)
-        seed = random.integers(2**31, size=2, dtype=np.int32)
-        loss, right = self._train(
-            tf.convert_to_tensor(activations.astype(np.float32)),
-            tf.convert_to_tensor(targets, tf.float32),
-            tf.convert_to_tensor(weights, tf.float32),
-            tf.constant(share, tf.float32),
-            tf.convert_to_tensor(partners, tf.int32),
-            tf.convert_to_tensor(seed),
-        )
-        return float(loss), float(right)
+        batch = Batch.draw(activations, targets, weights, self.settings.mixup, random)
+        if self._elsewhere is None:
+            loss, right = self._train(*map(tf.convert_to_tensor, batch.whole.arrays))
+            return float(loss), float(right)
+        values = [variable.value.numpy() for variable in self.variables]
+        gradients, loss, right = self._elsewhere(batch, values)
+        self._finish([tf.convert_to_tensor(gradient) for gradient in gradients])
+        return loss, right
+
+    def differentiate_by(self, elsewhere: Differentiate) -> None:
+        """Have the gradients of all further steps computed by somebody else."""
+        import tensorflow as tf
+
+        specs = [tf.TensorSpec(variable.shape, tf.float32) for variable in self.variables]
+        self._finish = tf.function(self._apply, input_signature=(specs,))
+        self._elsewhere = elsewhere
+
+    def pack(self) -> bytes:
+        """What computes gradients in another process, see `headstart.training.nodes`.
+
+        A SavedModel: neither Keras nor the layers of a user's own model are needed there.
+
+        Raises:
+            BackboneError: TensorFlow cannot save it.
+        """
+        import tensorflow as tf
+
+        module = tf.Module()
+        module.part = tf.function(self._differentiate, input_signature=self._signature)
+        with multiplying(self.suffix):
+            function = module.part.get_concrete_function()
+        module.trained = [variable.value for variable in self.variables]
+        module.held = list(function.variables)  # those that are not trained, too
+        return pack_module(module, self.backbone.name, "Use the engine local.")
 
     def compute_logits(self, activations: Floats) -> Floats:
         """``(batch, class)`` logits of ``(batch, *shape)`` activations, in inference mode."""
@@ -204,24 +230,10 @@ class Network:
     def _logits(self, x: Any) -> Any:
         return self.head(self._features(x, False))
 
-    def _train_step(
-        self, x: Any, targets: Any, weights: Any, share: Any, partners: Any, seed: Any
-    ) -> tuple[Any, Any]:
+    def _train_step(self, *part: Any) -> tuple[Any, Any]:
         import tensorflow as tf
 
-        settings = self.settings
-        if settings.mixup:
-            x = share * x + (1 - share) * tf.gather(x, partners)
-            targets = share * targets + (1 - share) * tf.gather(targets, partners)
-            weights = share * weights + (1 - share) * tf.gather(weights, partners)
-        if settings.label_smoothing:
-            even = settings.label_smoothing * self._objective.even(self.num_classes)
-            targets = targets * (1 - settings.label_smoothing) + even
-        noise = tf.ones((tf.shape(x)[0], self.backbone.output_shape[-1]))
-        if settings.dropout:
-            noise = tf.nn.experimental.stateless_dropout(noise, settings.dropout, seed)
-        found = self._strategy.run(self._differentiate, (x, targets, weights, noise))
-        gradients, loss, right = tf.nest.map_structure(self._add_up, found)
+        gradients, loss, right = self._differentiate(*part)
         if self._loss_scale is None:
             self._strategy.run(self._apply, (gradients,))
             return loss, right
@@ -232,28 +244,44 @@ class Network:
         self._loss_scale.update(is_finite)
         return loss, right
 
-    def _differentiate(
-        self, x: Any, targets: Any, weights: Any, noise: Any
-    ) -> tuple[list[Any], Any, Any]:
-        """Of a device's part of a batch: gradients, loss and right answers, to be added up."""
+    def _differentiate(self, *part: Any) -> tuple[list[Any], Any, Any]:
+        """Of a `headstart.training.batch.Part`: its share of gradients, loss and scores."""
         import tensorflow as tf
 
-        context, count = tf.distribute.get_replica_context(), tf.shape(x)[0]
-        number, parts = context.replica_id_in_sync_group, context.num_replicas_in_sync
-        part = slice(count * number // parts, count * (number + 1) // parts)
-        x, targets, weights, noise = x[part], targets[part], weights[part], noise[part]
+        *photos, share, seed, place = part
+        settings, (x, targets, weights) = self.settings, photos[:3]
+        if settings.mixup:
+            pairs = zip(photos[:3], photos[3:], strict=True)
+            x, targets, weights = (share * own + (1 - share) * other for own, other in pairs)
+        if settings.label_smoothing:
+            even = settings.label_smoothing * self._objective.even(self.num_classes)
+            targets = targets * (1 - settings.label_smoothing) + even
+        first, last, count = place[0], place[1], place[2]
+        noise = tf.ones((count, self.backbone.output_shape[-1]))
+        if settings.dropout:  # by the place in the batch, however it is cut
+            noise = tf.nn.experimental.stateless_dropout(noise, settings.dropout, seed)
+        held = x, targets, weights, noise[first:last], tf.cast(count, tf.float32)
+        found = self._strategy.run(self._differentiate_here, held)
+        gradients, loss, right = tf.nest.map_structure(self._add_up, found)
+        return gradients, loss, right
+
+    def _differentiate_here(
+        self, x: Any, targets: Any, weights: Any, noise: Any, count: Any
+    ) -> tuple[list[Any], Any, Any]:
+        """Of a device's share of a part: gradients, loss and scores, to be added up."""
+        import tensorflow as tf
+
+        context, photos = tf.distribute.get_replica_context(), tf.shape(x)[0]
+        number, devices = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        own = slice(photos * number // devices, photos * (number + 1) // devices)
+        x, targets, weights, noise = x[own], targets[own], weights[own], noise[own]
         values = [variable.value for variable in self.variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             features = tf.cast(self._features(x, self._is_training), tf.float32) * noise
             logits = self.head(features)
             losses = self._objective.losses_in_graph(targets, logits)
-            loss = tf.reduce_sum(losses * weights) / tf.cast(count, tf.float32)
-            total = loss
-            if self.settings.l2_sp:
-                pairs = zip(values[:-2], self._anchors[:-2], strict=True)
-                distance = tf.add_n([tf.nn.l2_loss(v - a) for v, a in pairs])
-                total += self.settings.l2_sp * distance / parts
+            loss = total = tf.reduce_sum(losses * weights) / count
             if self._loss_scale is not None:
                 total *= self._loss_scale.scale
         gradients = tape.gradient(total, values)
@@ -263,8 +291,17 @@ class Network:
         return self._strategy.reduce("SUM", value, axis=None)
 
     def _apply(self, gradients: list[Any]) -> None:
+        """A step along the gradients of a whole batch; in a graph."""
         import tensorflow as tf
 
+        if self.settings.l2_sp:
+            values = [variable.value for variable in self.variables]
+            pulls = [v - a for v, a in zip(values[:-2], self._anchors[:-2], strict=True)]
+            pulled = [
+                g + self.settings.l2_sp * pull
+                for g, pull in zip(gradients[:-2], pulls, strict=True)
+            ]
+            gradients = [*pulled, *gradients[-2:]]
         clipped, _ = tf.clip_by_global_norm(gradients, MOST_GRADIENT)
         # Every device has the whole gradient, and Keras's optimizers add up what devices have.
         parts = tf.distribute.get_replica_context().num_replicas_in_sync

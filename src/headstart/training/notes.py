@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from headstart.data.split import Split
 from headstart.engines import current_engine
 from headstart.training.probe import UNEVEN
+from headstart.training.tuning import Tuning
 
 
 def describe_classes(split: Split, class_names: tuple[str, ...], use_all: bool) -> Iterator[str]:
@@ -37,12 +38,10 @@ def describe_classes(split: Split, class_names: tuple[str, ...], use_all: bool) 
         )
 
 
-def describe_engine(is_tuned: bool) -> Iterator[str]:
+def describe_engine(tuning: Tuning | None) -> Iterator[str]:
     """What did not run where the user may think it did."""
-    engine = current_engine()
-    if is_tuned and engine.is_remote:
+    if tuning is not None and tuning.why_here:
         yield (
-            f"Fine-tuning ran on this machine; the engine {engine.name} computed the photos' "
-            "activations before the part that was trained (none of them with live views, or where "
-            "all of the network was trained)."
+            f"Steps of fine-tuning were computed on this machine, not on the engine "
+            f"{current_engine().name}: {tuning.why_here}."
         )

@@ -26,6 +26,7 @@ from headstart.recipe import FineTune
 from headstart.runtimes.quiet import start_tensorflow
 from headstart.training.fine_tune import build_copy, build_network, identify, open_source
 from headstart.training.loop import Context, Epoch
+from headstart.training.nodes import spread
 from headstart.training.probe import Probe
 from headstart.training.source import Source
 from headstart.training.stage import Stage
@@ -179,6 +180,7 @@ class Search:
         classes, photos = len(self.photos.class_names), len(self.photos.train)
         network = build_network(self.prefix, settings, classes, photos)
         assert network is not None  # noqa: S101 - for the type checker; a depth trains something
+        spread(network, photos)
         context = Context(self.seed, None, (report,), self.options.check)
         viewed = FewerViews(source, settings.cached_views)
         loss = Stage(network, viewed, self.photos, self.probe, context).try_fold()

@@ -63,6 +63,8 @@ class Tuning:
         held_out: Rows of the photos that were held out to choose on (training photos, then
             validation photos), and their ``(row, class)`` logits (or numbers) at `share`, by
             networks that had not seen them; None without any.
+        why_here: Why the nodes of the engine did not take part; empty where they did, and where
+            this machine is all there is.
     """
 
     unfreeze: Unfreeze
@@ -80,6 +82,7 @@ class Tuning:
     cached_bytes: int
     seconds: dict[str, float]
     held_out: tuple[npt.NDArray[np.intp], Floats] | None = None
+    why_here: str = ""
 
 
 @dataclass(frozen=True)
