@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from conftest import write_digits
@@ -175,6 +176,18 @@ def test_the_same_features_and_problems_and_each_goes_on_with_the_other(
     with use_engine(engine):
         assert extract(prefix, photos).forwarded == 12
         assert extract(prefix, photos).forwarded == 0
+
+
+def test_nodes_read_addresses_by_themselves(
+    engine: RayEngine, prefix: Prefix, few_digits: Path, empty_cache: Path
+) -> None:
+    with use_engine(engine):
+        found = extract(prefix, Path(f"file://{few_digits}"))
+        assert (len(found.samples), found.forwarded, found.problems) == (12, 12, ())
+        assert extract(prefix, few_digits).forwarded == 0
+        fsspec.filesystem("memory").pipe_file("/here/only/a.png", b"no photo")
+        with pytest.raises(HeadstartError, match=r"here/only/a\.png is on this machine"):
+            extract(prefix, Path("memory://here"))
 
 
 def list_workers() -> list[int]:

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 def doctor(
     photos: Annotated[
         Path | None,
-        typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False),
+        typer.Argument(
+            help="A folder with one folder per class, or a CSV; or its address, such as s3://….",
+            show_default=False,
+        ),
     ] = None,
     env: Annotated[
         bool, typer.Option("--env", help="The environment: packages, machine, cache, runtimes.")

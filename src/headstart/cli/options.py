@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 PhotosArgument = Annotated[
-    Path, typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False)
+    Path,
+    typer.Argument(
+        help="A folder with one folder per class, or a CSV; or its address, such as s3://….",
+        show_default=False,
+    ),
 ]
 BundleArgument = Annotated[
     Path, typer.Argument(help="A bundle made by: headstart train.", show_default=False)

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.addresses import AddressPath
 from headstart.data.decode_pool import DecodePool, ScannedPath
 from headstart.data.quality import measure_quality
 from headstart.data.scan import Sample
 from headstart.data.stream import BATCH_SIZE, Batch, Content, map_photos
 from headstart.engines import Work, current_engine
+from headstart.errors import UnreadablePhotoError
+from headstart.files import digest_bytes
 from headstart.models.boundary import Prefix, build_prefix_model
 from headstart.runtimes import Session, get_runtime
 
@@ -68,9 +71,20 @@ def count_sent(photos: int, bytes_per_photo: int) -> int:
 
 
 def read_content(sample: Sample) -> Path | Content:
-    """The path of a sample, with the digest of the scan, or what it carries in memory."""
+    """The path of a sample, with the digest of the scan, or what it carries in memory.
+
+    Of an address the bytes.
+
+    Raises:
+        UnreadablePhotoError, OSError: They are not those of the scan, or do not come.
+    """
     if sample.content is not None:
         content: Content = sample.content
+        return content
+    if isinstance(sample.path, AddressPath):
+        content = sample.path.read_bytes()
+        if digest_bytes(content) != sample.digest:
+            raise UnreadablePhotoError("changed while running; run again")
         return content
     path = ScannedPath(sample.path)
     path.digest = sample.digest
