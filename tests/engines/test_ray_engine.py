@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')  # a claim; nothing computes on it
         engine = RayEngine()
         yield engine
         engine.close()
@@ -302,3 +304,42 @@ def test_the_same_training(
     assert found.evaluation == trained.evaluation
     assert found.bundle.members.keys() == trained.bundle.members.keys()
     assert found.bundle.members == trained.bundle.members
+
+
+# ---- shares of a GPU
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="each task has a core of its own")
+@pytest.mark.parametrize(("share", "at_once"), [(0.5, 2), (1.0, 1)])
+def test_tasks_share_a_gpu(engine: RayEngine, tmp_path: Path, share: float, at_once: int) -> None:
+    @contextlib.contextmanager
+    def meet(_: int) -> Iterator[Any]:
+        def run(items: Any) -> Iterator[Any]:
+            """Each says that it has begun, and waits whether others do before it ends."""
+            for item in items:
+                (tmp_path / f"{item} begun").touch()
+                deadline = time.monotonic() + (20 if at_once > 1 else 1)
+                while len(list(tmp_path.glob("* begun"))) < 2 and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                both = len(list(tmp_path.glob("* begun"))) == 2
+                yield item, both, os.environ.get("CUDA_VISIBLE_DEVICES")
+
+        yield run
+
+    assert engine.slots >= 2
+    with use_engine("ray", gpus=share) as sharing:
+        first, second = sharing.map(meet, [1, 2], lost=max, chunk=1)
+        assert sharing.slots == at_once
+    assert first == (1, at_once == 2, "0")
+    assert second[0] == 2
+
+
+def test_gpus_that_no_node_has_are_refused(engine: RayEngine) -> None:
+    def count(_: int) -> Any:
+        return contextlib.nullcontext(list)
+
+    assert list(engine.map(count, [1], lost=max, chunk=1)) == [1]
+    sharing = RayEngine(gpus=2)
+    said = "Each task shall have 2 GPUs, but no node of the Ray cluster has more than 1"
+    with pytest.raises(HeadstartError, match=said):
+        next(sharing.map(count, [1], lost=max, chunk=1))

@@ -41,6 +41,15 @@ AddressOption = Annotated[
         show_default=False,
     ),
 ]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ray-gpus",
+        help="What of a GPU each task of --engine ray asks for, such as 0.25; for the runtime "
+        "tensorflow, the only one that uses GPUs.",
+        show_default=False,
+    ),
+]
 GroupByOption = Annotated[
     str | None,
     typer.Option(

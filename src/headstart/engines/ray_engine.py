@@ -50,16 +50,17 @@ class RayEngine:
     Args:
         address: ``host:port`` of a cluster; by default that of ``RAY_ADDRESS``, else a cluster is
             started on this machine, of all its cores.
+        gpus: What of a GPU each task asks for.
 
     Raises:
         MissingPackageError: Ray is not installed.
-        HeadstartError: The cluster cannot be reached or started.
+        HeadstartError: The cluster cannot be reached or started, or has no such GPU.
     """
 
     name = "ray"
     is_remote = True
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, gpus: float | None = None) -> None:
         require_package("ray", purpose="the engine ray")
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address.startswith("ray://"):
@@ -67,7 +68,7 @@ class RayEngine:
                 f"{address} is an address of Ray Client, which is not supported. Run the command "
                 "on a node of the cluster, or with ray job submit, with the address host:port."
             )
-        self._address = address
+        self._address, self.gpus = address, gpus
         self._ray: Any = None
         self._task: Any = None
         self._last: tuple[Any, Any] = None, None
@@ -95,10 +96,25 @@ class RayEngine:
         # Without max_calls Ray ends a worker that used a GPU after one task.
         remote = ray.remote(num_cpus=1, max_retries=0, max_calls=0, scheduling_strategy="SPREAD")
         self._ray, self._task, self._seen = ray, remote(_run), time.monotonic()
+        if self.gpus:
+            self._task = self._task.options(num_gpus=self.gpus)
+            self._check_gpus(self.gpus)
+
+    def _check_gpus(self, wanted: float) -> None:
+        """Refuse what no node has: Ray would wait for one to come."""
+        nodes = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
+        most = max((resources.get("GPU", 0) for resources in nodes), default=0)
+        if most < wanted:
+            self.close()
+            raise HeadstartError(
+                f"Each task shall have {wanted:g} GPUs, but no node of the Ray cluster has more "
+                f"than {most:g}. Leave the GPUs out, or start nodes with some (ray start "
+                "--address=… --num-gpus=…) and run again."
+            )
 
     @property
     def slots(self) -> int:
-        """Cores of the cluster, one at least.
+        """Cores of the cluster, or what its GPUs allow, one at least.
 
         Raises:
             HeadstartError: It has had none for some time.
@@ -106,7 +122,11 @@ class RayEngine:
         if self._ray is None:
             return os.cpu_count() or 1
         now = time.monotonic()
-        cores = int(self._ray.cluster_resources().get("CPU", 0))
+        resources = self._ray.cluster_resources()
+        cores = int(resources.get("CPU", 0))
+        if self.gpus:  # shares of one do not add up to another
+            shares = max(1, int(1 / self.gpus)) / max(1, self.gpus)
+            cores = min(cores, int(resources.get("GPU", 0) * shares))
         if cores:
             self._seen = now
         elif now - self._seen > _PATIENCE:
@@ -302,6 +322,8 @@ class _Sent:
                     f"the run was begun with {version}, and results may differ. Install the same "
                     "versions on all nodes."
                 )
+        # TensorFlow would take all memory of a GPU, which others have a share of.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         with contextlib.suppress(OSError):  # paths that the user gave may be relative
             os.chdir(self.folder)
         stack = contextlib.ExitStack()

@@ -18,10 +18,10 @@ from headstart.data.quality import measure_quality
 from headstart.data.scan import Sample
 from headstart.data.stream import BATCH_SIZE, Batch, Content, map_photos
 from headstart.engines import Work, current_engine
-from headstart.errors import UnreadablePhotoError
+from headstart.errors import HeadstartError, UnreadablePhotoError
 from headstart.files import digest_bytes
 from headstart.models.boundary import Prefix, build_prefix_model
-from headstart.runtimes import Session, get_runtime
+from headstart.runtimes import REFERENCE, Session, get_runtime
 
 # Photos that a task takes along, where they are sent: some seconds of a core. The activations of
 # so many are in memory at once.
@@ -55,6 +55,11 @@ class Forward:
 def open_forward(prefix: Prefix, runtime: str) -> Forward:
     """The pass of a prefix on a runtime, such as the engine in use can take."""
     found, build = get_runtime(runtime), lambda: build_prefix_model(prefix)
+    if current_engine().gpus and not found.uses_gpus:
+        raise HeadstartError(
+            f"The runtime {runtime} computes on CPUs, and would hold GPUs that it does not use. "
+            f"Choose the runtime {REFERENCE}, or leave the GPUs out."
+        )
     if not current_engine().is_remote:
         return Forward(prefix.image_size, lambda: found.open(prefix, build))
     return Forward(prefix.image_size, found.pack(prefix, build).open)
