@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from headstart.task import CLASSIFICATION, Task
 _LITTER = {"thumbs.db", "desktop.ini", ".ds_store", "ehthumbs.db", ".gitkeep", ".gitignore"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled photo.
 
@@ -56,7 +55,7 @@ class Sample:
     group: str | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A file with which something is wrong: in ``problems`` it is not used, in ``flags`` it is."""
 
@@ -120,10 +119,12 @@ def scan_folder(
     places = (_place(path, path.relative_to(root).parts, sides) for path in paths)
     for found in _read_all(places, max_file_bytes):
         (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
-    names = [sample.path.relative_to(root).as_posix() for sample in samples]
-    groups, warnings = find_groups(names, pattern)
-    grouped = (replace(s, group=group) for s, group in zip(samples, groups, strict=True))
-    return Manifest(tuple(grouped), tuple(problems), (*warnings, *_describe_duplicates(samples)))
+    warnings: Iterable[str] = ()
+    if pattern is not None:
+        names = [sample.path.relative_to(root).as_posix() for sample in samples]
+        groups, warnings = find_groups(names, pattern)
+        samples = [replace(s, group=group) for s, group in zip(samples, groups, strict=True)]
+    return Manifest(tuple(samples), tuple(problems), (*warnings, *_describe_duplicates(samples)))
 
 
 # A file, its label and its side; or what is wrong with it.
@@ -187,7 +188,9 @@ def read_sample(
         reason = check_file(path, max_file_bytes)
         if reason:
             return Problem(path, reason)
-        return Sample(path, label, digest_bytes(path.read_bytes()), side)
+        digest = digest_bytes(path.read_bytes())
+        # A new path: one remembers in several forms whatever was asked of it, twice its own size.
+        return Sample(type(path)(path), label, digest, side)
     except OSError as error:
         return Problem(path, f"cannot be read: {error.strerror or error}")
 
@@ -244,19 +247,21 @@ def _walk(folder: Path, problems: list[Problem]) -> Iterator[Path]:
         yield from _walk_address(folder, problems)
         return
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as found:  # an entry takes more memory than this
+            entries = sorted(
+                (e.name, e.is_dir(follow_symlinks=False), e.is_symlink()) for e in found
+            )
     except OSError as error:
         problems.append(Problem(folder, f"cannot be listed: {error.strerror or error}"))
         return
-    for entry in entries:
-        path = folder / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            if is_hidden(entry.name):
+    for name, is_entered, is_link in entries:
+        path = folder / name
+        if is_entered:
+            if is_hidden(name):
                 problems.append(Problem(path, "a hidden folder, which is not searched"))
             else:
                 yield from _walk(path, problems)
-        elif entry.is_symlink() and is_folder(path):
+        elif is_link and is_folder(path):
             problems.append(Problem(path, "a link to a folder, which is not followed"))
         else:
             yield path
@@ -275,20 +280,22 @@ def _walk_address(root: AddressPath, problems: list[Problem]) -> Iterator[Path]:
 
 def _describe_duplicates(samples: Iterable[Sample]) -> Iterator[str]:
     """A sentence per kind of exact duplicate that a user should know about."""
+    first: dict[str, Sample] = {}
     labels: dict[str, set[str]] = {}
-    paths: dict[str, Path] = {}
-    counts: Counter[str] = Counter()
+    extra = 0
     for sample in samples:
-        labels.setdefault(sample.digest, set()).add(sample.label)
-        paths.setdefault(sample.digest, sample.path)
-        counts[sample.digest] += 1
-    torn = [digest for digest, found in labels.items() if len(found) > 1]
-    if torn:
-        names = " and ".join(sorted(labels[torn[0]]))
+        before = first.setdefault(sample.digest, sample)
+        if before is sample:
+            continue
+        extra += 1
+        if before.label != sample.label:
+            labels.setdefault(sample.digest, {before.label}).add(sample.label)
+    if labels:
+        torn = next(sample for digest, sample in first.items() if digest in labels)
+        names = " and ".join(sorted(labels[torn.digest]))
         yield (
-            f"{len(torn)} photos are in more than one class with the same bytes, "
-            f"such as {paths[torn[0]]} ({names}); at most one of the labels can be right."
+            f"{len(labels)} photos are in more than one class with the same bytes, "
+            f"such as {torn.path} ({names}); at most one of the labels can be right."
         )
-    extra = sum(count - 1 for count in counts.values() if count > 1)
     if extra:
         yield f"{extra} photos are exact copies of others; copies stay on one side of the split."
