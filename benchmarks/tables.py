@@ -538,11 +538,18 @@ def scale() -> list[list[str]]:
     return [header, *rows]
 
 
+def addresses() -> list[list[str]]:
+    header = ["what", "files", "addresses", "one at a time"]
+    names = ("files", "addresses", "one at a time")
+    return [header, *([r["what"], *(_round(r[n]) for n in names)] for r in read("addresses"))]
+
+
 def _round(cell: str) -> str:
     return f"{float(cell):.3g}" if "." in cell else cell
 
 
 TABLES: dict[str, Callable[[], list[list[str]]]] = {
+    "addresses": addresses,
     "suggest": suggest,
     "serving": serving,
     "doctor_speed": doctor_speed,

@@ -93,6 +93,7 @@ _EXTRAS = {
     "openvino": "openvino",
     "optuna": "search",
     "ray": "ray",
+    "fsspec": "urls",
     "tensorboard": "tensorboard",
     "mlflow": "mlflow",
     "sqlalchemy": "mlflow",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.bundle import Bundle, load_bundle
+from headstart.data.addresses import locate
 from headstart.data.decode import decode_photo
 from headstart.data.scan import Sample
 from headstart.data.table import scan_source
@@ -197,7 +198,7 @@ def _find_photos(path: Path, photos: Any, task: Task) -> tuple[list[Sample], lis
         ) from None
     sides: dict[str, list[Sample]] = {"test": [], "train": [], "validation": []}
     for row in run.split:
-        sides[row["split"]].append(Sample(Path(row["path"]), row["label"], row["digest"]))
+        sides[row["split"]].append(Sample(locate(row["path"]), row["label"], row["digest"]))
     test, train = (_shuffle(sides[side]) for side in ("test", "train"))
     return test or train, train
 

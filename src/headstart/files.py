@@ -157,23 +157,6 @@ def dump_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> byt
     return text.getvalue().encode(errors="surrogateescape")
 
 
-def explain_absent(path: Path) -> str:
-    """Why there is nothing at a path, as the end of a sentence.
-
-    >>> explain_absent(Path("photos"))
-    'does not exist'
-    >>> explain_absent(Path("s3://bucket/photos"))[:13]
-    'is an address'
-    """
-    # A Path has one slash where an address has two; a letter alone is a drive of Windows.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path.as_posix()):
-        return (
-            "is an address; photos are read from files: mount the bucket as a folder (such as "
-            "with s3fs or gcsfuse), or copy them here"
-        )
-    return "does not exist"
-
-
 def make_folder(path: Path) -> Path:
     """A folder to write into, with those around it; it may be there already.
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from headstart.album import Album, parse_album
 from headstart.bundle import GRAPH, REFERENCES, THUMBNAILS, Bundle, load_bundle, parse_arrays
+from headstart.data.addresses import locate
 from headstart.data.decode import DECODE_VERSION
 from headstart.data.decode_pool import DecodePool
 from headstart.data.stream import Batch, Content, give_up, map_photos
@@ -171,7 +172,7 @@ class Predictor:
                     else:
                         path = getattr(item, "path", item)
                         if isinstance(path, (str, Path)):
-                            check_is_seen(Path(path), reason)
+                            check_is_seen(locate(path), reason)
                         yield Prediction(item, "", 0.0, np.empty(0, np.float32), reason)
 
     @contextlib.contextmanager
@@ -326,4 +327,4 @@ def _rebuild(bundle: Bundle, views: int, coverage: float, precision: float) -> P
 
 def read_photo(item: Any) -> Path | Content:
     """A path as such; bytes, Pillow images and arrays are content already."""
-    return Path(item) if isinstance(item, (str, Path)) else item
+    return locate(item) if isinstance(item, (str, Path)) else item

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.bundle import Bundle, load_bundle
+from headstart.data.addresses import locate, map_waiting
 from headstart.data.scan import Manifest, Sample
 from headstart.data.targets import split_labels
 from headstart.data.thumbnails import make_heat_layer, try_thumbnail
@@ -80,7 +81,7 @@ def write_report(
             text = _WRITERS[task.name](run)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.folder} is damaged: {error!r}. Train again to write it.") from error
-    gone = sum(not answer.path.is_file() for answer in run.answers)
+    gone = sum(not there for there in map_waiting(lambda a: a.path.is_file(), run.answers))
     if gone:
         _LOGGER.warning(
             "%d of %d test photos are not where they were; the report shows no pictures of them.",
@@ -181,11 +182,13 @@ def _draw_heats(bundle: Bundle, shown: Sequence[Answered]) -> dict[Path, bytes]:
 def _measure(run: Run, progress: Progress | None) -> tuple[LearningCurve | None, Sequence[Section]]:
     """Nothing where the photos are not in files, or not where they were."""
     names = run.record["class_names"]
-    samples = tuple(
-        Sample(Path(row["path"]), row["label"], row["digest"], group=row["group"])
+    listed = [
+        Sample(locate(row["path"]), row["label"], row["digest"], group=row["group"])
         for row in run.split
-        if row["label"] in names and Path(row["path"]).is_file()
-    )
+        if row["label"] in names
+    ]
+    there = map_waiting(lambda sample: sample.path.is_file(), listed)
+    samples = tuple(sample for sample, is_there in zip(listed, there, strict=True) if is_there)
     if len(samples) < len(run.split) / 2 or not samples:
         return None, ()
     require_package("scipy", "threadpoolctl", purpose="the learning curve")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.bundle import WEIGHTS, Bundle, load_bundle
+from headstart.data.addresses import locate
 from headstart.errors import OutputExistsError, RunError
 from headstart.files import digest_bytes, dump_table, is_temporary, write_bytes
 
@@ -227,7 +228,7 @@ def _parse_rows(data: bytes) -> list[dict[str, str]]:
 
 def _read_answer(row: Mapping[str, str]) -> Answered:
     return Answered(
-        Path(row["path"]),
+        locate(row["path"]),
         row["digest"],
         row["group"],
         row["label"],

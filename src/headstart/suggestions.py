@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.bundle import GRAPH, Bundle, check_output
+from headstart.data.addresses import AddressPath, locate
 from headstart.data.decode import LIMITS
 from headstart.data.scan import Problem, check_file, list_files
 from headstart.data.split import SIDES
@@ -20,7 +21,7 @@ from headstart.errors import DatasetError, HeadstartError, UnreadablePhotoError
 from headstart.evaluation.gallery import Card, Section, render_gallery
 from headstart.evaluation.novelty import normalise_rows
 from headstart.evaluation.selection import measure_margins, select_photos
-from headstart.files import digest_file, dump_table, write_bytes
+from headstart.files import digest_bytes, digest_file, dump_table, write_bytes
 from headstart.predictor import Predictor
 from headstart.runtimes.onnx_runtime import open_outputs
 from headstart.task import require_task
@@ -154,7 +155,7 @@ def suggest_photos(
     require_task(predictor.task, "Suggesting photos to label")
     problems: list[Problem] = []
     given = [photos] if isinstance(photos, (str, Path)) else photos
-    paths = list(list_files([Path(path) for path in given], problems))
+    paths = list(list_files(map(locate, given), problems))
     new, odds, features, known = _compute(predictor, paths, problems, progress)
     if not new:
         raise DatasetError(_describe_none(len(paths), known, problems))
@@ -176,10 +177,14 @@ def _compute(
     bundle, digests = predictor.bundle, dict[Path, str]()
     session = open_outputs(bundle.members[GRAPH], ("probabilities", "features"))
 
-    def load(path: Path) -> Path:
+    def load(path: Path) -> Path | bytes:
         reason = check_file(path, LIMITS.file_bytes)
         if reason:
             raise UnreadablePhotoError(reason)
+        if isinstance(path, AddressPath):
+            content = path.read_bytes()
+            digests[path] = digest_bytes(content)
+            return content
         digests[path] = digest_file(path)
         return path
 

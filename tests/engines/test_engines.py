@@ -18,6 +18,9 @@ from headstart.engines import ENGINES, check_is_seen, current_engine, use_engine
 from headstart.engines.flights import DiedError, Flights
 from headstart.engines.local import LocalEngine
 from headstart.errors import HeadstartError, MissingPackageError
+from headstart.features.choice import choose_runtime, is_measurable
+from headstart.features.forward import open_forward
+from headstart.models.loaders import load_prefix
 from headstart.testing import check_engine
 
 
@@ -112,6 +115,35 @@ def test_an_engine_is_in_use_within_its_block_only() -> None:
 def test_what_is_no_engine_is_said(engine: str, address: str | None, said: str) -> None:
     with pytest.raises(HeadstartError, match=said), use_engine(engine, address=address):
         pass
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpus", "said"),
+    [
+        ("local", 0.5, "Say also: --engine ray"),
+        ("ray", 0.0, "0 is no share of a GPU"),
+        ("ray", 1.5, "1.5 is no share of a GPU"),
+    ],
+)
+def test_what_is_no_share_is_said(engine: str, gpus: float, said: str) -> None:
+    with pytest.raises(HeadstartError, match=said), use_engine(engine, gpus=gpus):
+        pass
+
+
+class Sharing(LocalEngine):
+    """An engine whose tasks have a share of a GPU."""
+
+    gpus = 0.5
+
+
+def test_gpus_are_for_the_runtime_that_uses_them() -> None:
+    prefix = load_prefix("efficientnet-lite0")
+    with use_engine(Sharing()):
+        assert choose_runtime(prefix, ["0" * 64]) == "tensorflow"
+        assert not is_measurable(prefix)
+        with pytest.raises(HeadstartError, match="onnxruntime computes on CPUs"):
+            open_forward(prefix, "onnxruntime")
+    assert choose_runtime(prefix, ["0" * 64]) != "tensorflow"
 
 
 def test_without_ray_its_pip_line_is_said_before_anything_is_read(

@@ -8,11 +8,13 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from conftest import write_digits
@@ -50,6 +52,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')  # a claim; nothing computes on it
         engine = RayEngine()
         yield engine
         engine.close()
@@ -178,6 +181,18 @@ def test_the_same_features_and_problems_and_each_goes_on_with_the_other(
     with use_engine(engine):
         assert extract(prefix, photos).forwarded == 12
         assert extract(prefix, photos).forwarded == 0
+
+
+def test_nodes_read_addresses_by_themselves(
+    engine: RayEngine, prefix: Prefix, few_digits: Path, empty_cache: Path
+) -> None:
+    with use_engine(engine):
+        found = extract(prefix, Path(f"file://{few_digits}"))
+        assert (len(found.samples), found.forwarded, found.problems) == (12, 12, ())
+        assert extract(prefix, few_digits).forwarded == 0
+        fsspec.filesystem("memory").pipe_file("/here/only/a.png", b"no photo")
+        with pytest.raises(HeadstartError, match=r"here/only/a\.png is on this machine"):
+            extract(prefix, Path("memory://here"))
 
 
 def list_workers(*states: bytes) -> list[int]:
@@ -321,3 +336,42 @@ def test_the_same_steps_of_fine_tuning_though_workers_are_killed_in_one(
     np.testing.assert_array_equal(two[:, 1], one[:, 1])
     assert started
     assert len(sent) > 2 * len(one)
+
+
+# ---- shares of a GPU
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="each task has a core of its own")
+@pytest.mark.parametrize(("share", "at_once"), [(0.5, 2), (1.0, 1)])
+def test_tasks_share_a_gpu(engine: RayEngine, tmp_path: Path, share: float, at_once: int) -> None:
+    @contextlib.contextmanager
+    def meet(_: int) -> Iterator[Any]:
+        def run(items: Any) -> Iterator[Any]:
+            """Each says that it has begun, and waits whether others do before it ends."""
+            for item in items:
+                (tmp_path / f"{item} begun").touch()
+                deadline = time.monotonic() + (20 if at_once > 1 else 1)
+                while len(list(tmp_path.glob("* begun"))) < 2 and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                both = len(list(tmp_path.glob("* begun"))) == 2
+                yield item, both, os.environ.get("CUDA_VISIBLE_DEVICES")
+
+        yield run
+
+    assert engine.slots >= 2
+    with use_engine("ray", gpus=share) as sharing:
+        first, second = sharing.map(meet, [1, 2], lost=max, chunk=1)
+        assert sharing.slots == at_once
+    assert first == (1, at_once == 2, "0")
+    assert second[0] == 2
+
+
+def test_gpus_that_no_node_has_are_refused(engine: RayEngine) -> None:
+    def count(_: int) -> Any:
+        return contextlib.nullcontext(list)
+
+    assert list(engine.map(count, [1], lost=max, chunk=1)) == [1]
+    sharing = RayEngine(gpus=2)
+    said = "Each task shall have 2 GPUs, but no node of the Ray cluster has more than 1"
+    with pytest.raises(HeadstartError, match=said):
+        next(sharing.map(count, [1], lost=max, chunk=1))

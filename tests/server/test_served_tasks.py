@@ -13,7 +13,6 @@ import pytest
 pytest.importorskip("fastapi")
 
 from starlette.testclient import TestClient
-from test_tasks import draw
 
 from headstart import ImageClassifier
 from headstart.predictor import Predictor
@@ -23,13 +22,9 @@ from headstart.server.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def folder(drawn: Path, fitted_labels: ImageClassifier, fitted_sizes: ImageClassifier) -> Path:
     """A bundle of each task, and their photos."""
-    found = tmp_path_factory.mktemp("tasks")
-    draw(found)
-    ImageClassifier(task="multilabel").fit(found / "labels.csv").save(found / "labels.headstart")
-    ImageClassifier(task="regression").fit(found / "sizes.csv").save(found / "sizes.headstart")
-    return found
+    return drawn
 
 
 @pytest.fixture(scope="module")

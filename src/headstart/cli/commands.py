@@ -20,6 +20,7 @@ from headstart.cli.options import (
     BackboneOption,
     EngineOption,
     ForceOption,
+    GpusOption,
     JsonOption,
     PhotosArgument,
     RuntimeOption,
@@ -115,6 +116,7 @@ def features(
     runtime: RuntimeOption = "auto",
     engine: EngineOption = "local",
     ray_address: AddressOption = None,
+    ray_gpus: GpusOption = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:
@@ -129,10 +131,10 @@ def features(
 
     check_features_output(output, force)
     require_runtime(runtime)
-    require_engine(engine, ray_address)
+    require_engine(engine, ray_address, ray_gpus)
     prefix, manifest = load_prefix(backbone), scan_photos(photos)
     with (
-        use_engine(engine, address=ray_address),
+        use_engine(engine, address=ray_address, gpus=ray_gpus),
         out.progress("features") as report,
         open_features(prefix, manifest, runtime=runtime, progress=report) as found,
     ):

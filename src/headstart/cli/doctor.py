@@ -13,6 +13,7 @@ from headstart.cli.options import (
     BackboneOption,
     EngineOption,
     ForceOption,
+    GpusOption,
     GroupByOption,
     JsonOption,
     RuntimeOption,
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 def doctor(
     photos: Annotated[
         Path | None,
-        typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False),
+        typer.Argument(
+            help="A folder with one folder per class, or a CSV; or its address, such as s3://….",
+            show_default=False,
+        ),
     ] = None,
     env: Annotated[
         bool, typer.Option("--env", help="The environment: packages, machine, cache, runtimes.")
@@ -53,6 +57,7 @@ def doctor(
     runtime: RuntimeOption = "auto",
     engine: EngineOption = "local",
     ray_address: AddressOption = None,
+    ray_gpus: GpusOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     force: ForceOption = False,
@@ -77,8 +82,8 @@ def doctor(
     else:
         files = {"csv": csv_file, "html": html, "corrected": corrected}
         settings = {"group_by": group_by, "backbone": backbone, "runtime": runtime, "seed": seed}
-        require_engine(engine, ray_address)
-        with use_engine(engine, address=ray_address):
+        require_engine(engine, ray_address, ray_gpus)
+        with use_engine(engine, address=ray_address, gpus=ray_gpus):
             show_photos(photos, settings, files, top, as_json=as_json, force=force)
 
 

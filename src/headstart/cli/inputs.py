@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.data.addresses import find_pattern, is_waiting
 from headstart.data.decode import LIMITS
 from headstart.data.scan import Problem, check_file, list_files
 from headstart.errors import HeadstartError, UnreadablePhotoError
@@ -57,7 +58,7 @@ def expand_patterns(patterns: Iterable[str]) -> list[Path]:
     for pattern in patterns:
         if not pattern:
             raise HeadstartError('An empty path was given. Write "." for the current folder.')
-        paths += _expand(pattern)
+        paths += find_pattern(pattern) if is_waiting(pattern) else _expand(pattern)
     return paths
 
 

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 PhotosArgument = Annotated[
-    Path, typer.Argument(help="A folder with one folder per class, or a CSV.", show_default=False)
+    Path,
+    typer.Argument(
+        help="A folder with one folder per class, or a CSV; or its address, such as s3://….",
+        show_default=False,
+    ),
 ]
 BundleArgument = Annotated[
     Path, typer.Argument(help="A bundle made by: headstart train.", show_default=False)
@@ -37,6 +41,15 @@ AddressOption = Annotated[
         "--ray-address",
         help="host:port of a Ray cluster; by default that of RAY_ADDRESS, else --engine ray starts "
         "one on this machine.",
+        show_default=False,
+    ),
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ray-gpus",
+        help="What of a GPU each task of --engine ray asks for, such as 0.25; for the runtime "
+        "tensorflow, the only one that uses GPUs.",
         show_default=False,
     ),
 ]

@@ -16,6 +16,7 @@ from headstart.cli.options import (
     EngineOption,
     EpochsOption,
     ForceOption,
+    GpusOption,
     GroupByOption,
     JsonOption,
     LearningRateOption,
@@ -52,6 +53,7 @@ def train(
     runtime: RuntimeOption = "auto",
     engine: EngineOption = "local",
     ray_address: AddressOption = None,
+    ray_gpus: GpusOption = None,
     seed: SeedOption = 0,
     task: TaskOption = "classification",
     keep_thumbnails: Annotated[
@@ -84,7 +86,7 @@ def train(
     from headstart.runs import check_run_output, name_run
     from headstart.task import CLASSIFICATION, get_task
 
-    require_engine(engine, ray_address)
+    require_engine(engine, ray_address, ray_gpus)
     # Without a budget the recipe auto has one of its own, which only classification follows.
     has_budget = budget is not None or get_task(task) is CLASSIFICATION
     time_limit = begin_budget(budget, recipe) if has_budget else None
@@ -106,7 +108,7 @@ def train(
     told, earlier = [print_epoch], find_bundle(path)
     with surviving_hangup():
         with (
-            use_engine(engine, address=ray_address),
+            use_engine(engine, address=ray_address, gpus=ray_gpus),
             show_log(),
             out.progress("features") as report,
         ):

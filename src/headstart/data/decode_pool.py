@@ -12,10 +12,11 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
+from headstart.data.addresses import AnyPath
 from headstart.data.decode import Pixels
 from headstart.data.decode_worker import open_shared, read_message, write_message
 from headstart.errors import HeadstartError, UnreadablePhotoError
@@ -25,13 +26,8 @@ PHOTO_SECONDS = 30.0
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from headstart.data.decode_worker import main; main()"
 
-if TYPE_CHECKING:
-    _AnyPath = Path
-else:
-    _AnyPath = type(Path())  # before Python 3.12 only the system's own kind can be subclassed
 
-
-class ScannedPath(_AnyPath):
+class ScannedPath(AnyPath):
     """A path whose file must still have the bytes that a scan has seen: their sha256."""
 
     digest: str = ""

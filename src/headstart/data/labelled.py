@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from headstart.data.addresses import locate, map_waiting
 from headstart.data.groups import compile_pattern, find_groups
 from headstart.data.scan import Manifest, Problem, Sample, list_files, read_sample
 from headstart.data.targets import normalise_label
@@ -45,28 +46,27 @@ def scan_labelled(
         raise DatasetError(f"{len(items)} photos but {len(labels)} labels; each photo needs one.")
     samples: list[Sample] = []
     problems: list[Problem] = []
-    for number, (photo, label) in enumerate(zip(items, labels, strict=True)):
+
+    def read(place: tuple[Any, Any, int]) -> Sample | Problem:
+        photo, label, number = place
+        is_file = isinstance(photo, (str, Path))
+        path = locate(photo) if is_file else Path(f"photo {number}")
         try:
             # Any text is a class, also an empty one.
             text = str(label) if task is CLASSIFICATION else normalise_label(label, task)
         except ValueError as error:
-            is_file = isinstance(photo, (str, Path))
-            problems.append(Problem(Path(photo if is_file else f"photo {number}"), str(error)))
-            continue
-        if isinstance(photo, (str, Path)):
-            found = read_sample(Path(photo), text, None)
-            if isinstance(found, Problem):
-                problems.append(found)
-                continue
-        elif pattern is not None:
+            return Problem(path, str(error))
+        if is_file:
+            return read_sample(path, text, None)
+        if pattern is not None:
             raise DatasetError(
                 f"group_by={group_by!r} looks for groups in paths, and photo {number} is "
                 f"{type(photo).__name__}. Give paths, or a DataFrame with a column of groups."
             )
-        else:
-            digest = digest_content(photo)
-            found = Sample(Path(f"photo {number}"), text, digest, None, photo)
-        samples.append(found)
+        return Sample(path, text, digest_content(photo), None, photo)
+
+    for found in map_waiting(read, zip(items, labels, range(len(items)), strict=True)):
+        (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
     groups, warnings = find_groups([sample.path.as_posix() for sample in samples], pattern)
     grouped = (replace(s, group=group) for s, group in zip(samples, groups, strict=True))
     return Manifest(tuple(grouped), tuple(problems), tuple(warnings), task)
@@ -155,7 +155,7 @@ def list_photos(photos: Any) -> Sequence[Any]:
         listed: Sequence[Any] = photos
         return listed
     problems: list[Problem] = []
-    paths = list(list_files([Path(photos)], problems))
+    paths = list(list_files([locate(photos)], problems))
     if problems:
         raise DatasetError(f"{problems[0].path} {problems[0].reason}.")
     return paths

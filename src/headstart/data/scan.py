@@ -14,39 +14,25 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from headstart.data.addresses import AddressPath, list_folder, locate, map_waiting
 from headstart.data.decode import LIMITS
 from headstart.data.groups import compile_pattern, find_groups
+from headstart.data.sides import find_address_sides, find_sides, is_folder, is_hidden
 from headstart.data.targets import list_names
 from headstart.errors import DatasetError
-from headstart.files import digest_bytes, explain_absent
+from headstart.files import digest_bytes
 from headstart.task import CLASSIFICATION, Task
-
-# Folder names that mean a side of the split rather than a class, as they occur in the wild.
-SIDES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-
-# Folders that are never a class, besides those whose name starts with a dot (.git,
-# .ipynb_checkpoints): left behind by unpacking on macOS and by network drives.
-_HIDDEN = {"__macosx", "@eadir"}
 
 # Left behind by file managers and version control: named as what they are, not as broken photos.
 _LITTER = {"thumbs.db", "desktop.ini", ".ds_store", "ehthumbs.db", ".gitkeep", ".gitignore"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled photo.
 
@@ -69,7 +55,7 @@ class Sample:
     group: str | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A file with which something is wrong: in ``problems`` it is not used, in ``flags`` it is."""
 
@@ -99,12 +85,12 @@ class Manifest:
 
 
 def scan_folder(
-    root: Path, max_file_bytes: int = LIMITS.file_bytes, group_by: str | None = None
+    root: str | Path, max_file_bytes: int = LIMITS.file_bytes, group_by: str | None = None
 ) -> Manifest:
     """Find the photos of a folder with one folder per class, or train/validation/test layouts.
 
     Args:
-        root: The folder.
+        root: The folder, or its address (docs/addresses.md).
         max_file_bytes: Larger files become problems without being read.
         group_by: A regular expression, see `find_groups`; paths are relative to the folder, with
             "/" on every system.
@@ -121,24 +107,45 @@ def scan_folder(
     >>> manifest.class_names, manifest.problems[0].reason
     (('cat',), 'not in a class folder')
     """
-    root, pattern = Path(root), compile_pattern(group_by)
-    sides = _find_sides(root, _list_root(root))
+    root, pattern = locate(root), compile_pattern(group_by)
     samples: list[Sample] = []
     problems: list[Problem] = []
-    for path in _walk(root, problems):
-        parts = path.relative_to(root).parts
-        side = sides.get(parts[0])
-        depth = 1 if side else 0
-        if len(parts) <= depth + 1 or (sides and side is None):
-            where = "train, validation or test" if sides and side is None else "a class folder"
-            problems.append(Problem(path, _litter_reason(path) or f"not in {where}"))
-            continue
-        found = read_sample(path, _normalise(parts[depth]), side, max_file_bytes)
+    if isinstance(root, AddressPath):
+        paths: Iterable[Path] = list(_walk(root, problems))
+        sides = find_address_sides(root, paths)
+    else:
+        sides = find_sides(root, _list_root(root))
+        paths = _walk(root, problems)
+    places = (_place(path, path.relative_to(root).parts, sides) for path in paths)
+    for found in _read_all(places, max_file_bytes):
         (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
-    names = [sample.path.relative_to(root).as_posix() for sample in samples]
-    groups, warnings = find_groups(names, pattern)
-    grouped = (replace(s, group=group) for s, group in zip(samples, groups, strict=True))
-    return Manifest(tuple(grouped), tuple(problems), (*warnings, *_describe_duplicates(samples)))
+    warnings: Iterable[str] = ()
+    if pattern is not None:
+        names = [sample.path.relative_to(root).as_posix() for sample in samples]
+        groups, warnings = find_groups(names, pattern)
+        samples = [replace(s, group=group) for s, group in zip(samples, groups, strict=True)]
+    return Manifest(tuple(samples), tuple(problems), (*warnings, *_describe_duplicates(samples)))
+
+
+# A file, its label and its side; or what is wrong with it.
+_Place = tuple[Path, str, str | None] | Problem
+
+
+def _place(path: Path, parts: tuple[str, ...], sides: Mapping[str, str]) -> _Place:
+    """Where a file belongs, by the names of its folders."""
+    side = sides.get(parts[0])
+    depth = 1 if side else 0
+    if len(parts) <= depth + 1 or (sides and side is None):
+        where = "train, validation or test" if sides and side is None else "a class folder"
+        return Problem(path, _litter_reason(path) or f"not in {where}")
+    return path, _normalise(parts[depth]), side
+
+
+def _read_all(places: Iterable[_Place], max_file_bytes: int) -> Iterator[Sample | Problem]:
+    def read(place: _Place) -> Sample | Problem:
+        return place if isinstance(place, Problem) else read_sample(*place, max_file_bytes)
+
+    return map_waiting(read, places)
 
 
 def scan_paths(paths: Iterable[Path], max_file_bytes: int = LIMITS.file_bytes) -> Manifest:
@@ -148,23 +155,29 @@ def scan_paths(paths: Iterable[Path], max_file_bytes: int = LIMITS.file_bytes) -
     """
     samples: list[Sample] = []
     problems: list[Problem] = []
-    for path in list_files(paths, problems):
-        found = read_sample(path, "", None, max_file_bytes)
+    places = ((path, "", None) for path in list_files(paths, problems))
+    for found in _read_all(places, max_file_bytes):
         (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
     return Manifest(tuple(samples), tuple(problems))
 
 
 def list_files(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Path]:
     """The files among some files and folders; what cannot be one goes to ``problems``."""
-    for path in map(Path, paths):
-        try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            problems.append(Problem(path, explain_absent(path)))
-        except OSError as error:
-            problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
+    for path, kind in map_waiting(_look, map(locate, paths)):
+        if isinstance(kind, str):
+            problems.append(Problem(path, kind))
         else:
-            yield from _walk(path, problems) if is_folder else (path,)
+            yield from _walk(path, problems) if stat.S_ISDIR(kind) else (path,)
+
+
+def _look(path: Path) -> tuple[Path, int | str]:
+    """A path with its mode, or why it has none."""
+    try:
+        return path, path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return path, "does not exist"
+    except OSError as error:
+        return path, f"cannot be read: {error.strerror or error}"
 
 
 def read_sample(
@@ -175,7 +188,9 @@ def read_sample(
         reason = check_file(path, max_file_bytes)
         if reason:
             return Problem(path, reason)
-        return Sample(path, label, digest_bytes(path.read_bytes()), side)
+        digest = digest_bytes(path.read_bytes())
+        # A new path: one remembers in several forms whatever was asked of it, twice its own size.
+        return Sample(type(path)(path), label, digest, side)
     except OSError as error:
         return Problem(path, f"cannot be read: {error.strerror or error}")
 
@@ -213,41 +228,10 @@ def _list_root(root: Path) -> list[str]:
         raise DatasetError(f"{root} is a file. Give a folder with one folder per class.") from None
     except (FileNotFoundError, ValueError):
         raise DatasetError(
-            f"The folder {root} {explain_absent(root)}. Give a folder with one folder per class."
+            f"The folder {root} does not exist. Give a folder with one folder per class."
         ) from None
     except OSError as error:
         raise DatasetError(f"The folder {root} cannot be listed: {error.strerror}.") from error
-
-
-def _find_sides(root: Path, names: Iterable[str]) -> dict[str, str]:
-    """The folders that are sides of the split; none when they are meant as classes."""
-    folders = [name for name in names if name.lower() in SIDES and _is_folder(root / name)]
-    sides = {name: SIDES[name.lower()] for name in folders}
-    train = [root / name for name, side in sides.items() if side == "train"]
-    # "test" alone may be a class: sides need something to train on. So may "train", among other
-    # vehicles: it is a side when it holds class folders, or when another side is beside it.
-    is_split = len(set(sides.values())) > 1 or any(map(_holds_folder, train))
-    return sides if train and is_split else {}
-
-
-def _holds_folder(folder: Path) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return any(entry.is_dir() and not _is_hidden(entry.name) for entry in entries)
-    except OSError:
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    # Path.is_dir raises for what must not be looked at.
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _HIDDEN
 
 
 def _normalise(name: str) -> str:
@@ -259,41 +243,59 @@ def _normalise(name: str) -> str:
 
 def _walk(folder: Path, problems: list[Problem]) -> Iterator[Path]:
     """Files below a folder in a fixed order; what is not entered is a problem."""
+    if isinstance(folder, AddressPath):
+        yield from _walk_address(folder, problems)
+        return
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as found:  # an entry takes more memory than this
+            entries = sorted(
+                (e.name, e.is_dir(follow_symlinks=False), e.is_symlink()) for e in found
+            )
     except OSError as error:
         problems.append(Problem(folder, f"cannot be listed: {error.strerror or error}"))
         return
-    for entry in entries:
-        path = folder / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            if _is_hidden(entry.name):
+    for name, is_entered, is_link in entries:
+        path = folder / name
+        if is_entered:
+            if is_hidden(name):
                 problems.append(Problem(path, "a hidden folder, which is not searched"))
             else:
                 yield from _walk(path, problems)
-        elif entry.is_symlink() and _is_folder(path):
+        elif is_link and is_folder(path):
             problems.append(Problem(path, "a link to a folder, which is not followed"))
         else:
             yield path
 
 
+def _walk_address(root: AddressPath, problems: list[Problem]) -> Iterator[Path]:
+    passed: Path | None = None
+    for path in list_folder(root):
+        folders = path.relative_to(root).parts[:-1]
+        hidden = next((place for place, name in enumerate(folders, 1) if is_hidden(name)), None)
+        if hidden is None:
+            yield path
+        elif passed != (passed := root.joinpath(*folders[:hidden])):
+            problems.append(Problem(passed, "a hidden folder, which is not searched"))
+
+
 def _describe_duplicates(samples: Iterable[Sample]) -> Iterator[str]:
     """A sentence per kind of exact duplicate that a user should know about."""
+    first: dict[str, Sample] = {}
     labels: dict[str, set[str]] = {}
-    paths: dict[str, Path] = {}
-    counts: Counter[str] = Counter()
+    extra = 0
     for sample in samples:
-        labels.setdefault(sample.digest, set()).add(sample.label)
-        paths.setdefault(sample.digest, sample.path)
-        counts[sample.digest] += 1
-    torn = [digest for digest, found in labels.items() if len(found) > 1]
-    if torn:
-        names = " and ".join(sorted(labels[torn[0]]))
+        before = first.setdefault(sample.digest, sample)
+        if before is sample:
+            continue
+        extra += 1
+        if before.label != sample.label:
+            labels.setdefault(sample.digest, {before.label}).add(sample.label)
+    if labels:
+        torn = next(sample for digest, sample in first.items() if digest in labels)
+        names = " and ".join(sorted(labels[torn.digest]))
         yield (
-            f"{len(torn)} photos are in more than one class with the same bytes, "
-            f"such as {paths[torn[0]]} ({names}); at most one of the labels can be right."
+            f"{len(labels)} photos are in more than one class with the same bytes, "
+            f"such as {torn.path} ({names}); at most one of the labels can be right."
         )
-    extra = sum(count - 1 for count in counts.values() if count > 1)
     if extra:
         yield f"{extra} photos are exact copies of others; copies stay on one side of the split."

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from headstart.data.addresses import READERS, AddressPath, is_waiting
 from headstart.data.decode import Pixels, array_to_image, square_image
 from headstart.data.decode_pool import DecodePool
 from headstart.errors import UnreadablePhotoError
@@ -119,11 +120,13 @@ def map_photos(
     >>> next(batches).failures
     [(b'no image', 'not an image of a known format')]
     """
+    items = iter(items)
     opened = DecodePool(decoder) if isinstance(decoder, int) else decoder
     workers = opened.workers
     computing = ThreadPoolExecutor(workers, "photos")
+    first = list(itertools.islice(items, BATCH_SIZE))
     # One more than there are decoding processes: it hands a process its next photo at once.
-    decoding = ThreadPoolExecutor(workers + 1, "photos")
+    decoding = ThreadPoolExecutor(workers + 1 + _count_readers(first), "photos")
 
     def decode(chunk: list[Item]) -> Future[Batch[Item]]:
         return computing.submit(work, chunk, *decode_chunk(chunk, read, opened))
@@ -137,7 +140,7 @@ def map_photos(
         seconds = {"decode": decoding, "compute": middle - start}
         return Batch(chunk, reasons, damages, rows, looks, seconds)
 
-    source = iter(items)
+    source = itertools.chain(first, items)
     waiting: deque[Future[Future[Batch[Item]]]] = deque()
     with opened if isinstance(decoder, int) else contextlib.nullcontext():
         try:
@@ -154,6 +157,11 @@ def map_photos(
             # In this order: what is still being decoded goes on to be computed.
             decoding.shutdown(wait=True, cancel_futures=True)
             computing.shutdown(wait=True, cancel_futures=True)
+
+
+def _count_readers(first: list[Any]) -> int:
+    """Threads that fetch what will be handed on, where photos come by a network."""
+    return READERS if any(map(is_waiting, first)) else 0
 
 
 def _count_ahead(pool: DecodePool) -> int:
@@ -182,6 +190,8 @@ def decode_chunk(
 
 
 def _read_pixels(content: Path | Content, pool: DecodePool) -> tuple[Pixels, str | None]:
+    if isinstance(content, AddressPath):
+        content = content.read_bytes()
     if isinstance(content, (bytes, Path)):
         return pool.decode_checked(content)
     return read_image(content, pool.image_size), None

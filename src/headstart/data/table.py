@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headstart.data.scan import SIDES, Manifest, Problem, Sample, read_sample, scan_folder
+from headstart.data.addresses import is_waiting, locate, map_waiting
+from headstart.data.scan import Manifest, Problem, Sample, read_sample, scan_folder
+from headstart.data.sides import SIDES
 from headstart.data.targets import SEPARATOR, normalise_label
 from headstart.errors import DatasetError, did_you_mean
 from headstart.task import CLASSIFICATION, REGRESSION, Task
@@ -38,7 +41,7 @@ def scan_source(
             f"{type(source).__name__} is no source of labelled photos; accepted are a folder, a "
             "CSV file, a DataFrame, or two lists: fit(photos, labels)."
         )
-    path = Path(source)
+    path = locate(source)
     if path.suffix.lower() == ".csv":
         return scan_table(path, group_by=group_by, task=task)
     if task is not CLASSIFICATION:
@@ -83,19 +86,18 @@ def scan_table(
     (('cat',), 'cannot be read: No such file or directory')
     """
     if isinstance(table, (str, Path)):
-        columns, rows = _read_csv(Path(table))
-        folder = folder or Path(table).parent
+        table = locate(table)
+        columns, rows = _read_csv(table)
+        folder = folder or table.parent
     else:
         columns, rows = [str(column) for column in table.columns], table.to_dict("records")
     _check_columns(columns, group_by)
     samples: list[Sample] = []
     problems: list[Problem] = []
-    for number, row in enumerate(rows, start=2):  # the header is line 1
-        found = _scan_row(row, number, folder or Path(), group_by or _GROUP, task)
-        if isinstance(found, Sample):
-            samples.append(found)
-        else:
-            problems.append(found)
+    by, numbered = group_by or _GROUP, enumerate(rows, start=2)  # the header is line 1
+    read = (_parse_row(row, number, folder or Path(), by, task) for number, row in numbered)
+    for found in map_waiting(_read_row, read):
+        (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
     warnings = tuple(_describe_labels(samples)) if task is CLASSIFICATION else ()
     return Manifest(tuple(samples), tuple(problems), warnings, task)
 
@@ -114,12 +116,13 @@ def _describe_labels(samples: Iterable[Sample]) -> Iterator[str]:
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     try:
         # Spreadsheets write a byte order mark; "utf-8-sig" takes it off.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            return list(reader.fieldnames or []), rows
+        text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(text)
+        rows = list(reader)
+        return list(reader.fieldnames or []), rows
     except OSError as error:
-        raise DatasetError(f"The table {path} cannot be read: {error.strerror}.") from error
+        why = error.strerror or error
+        raise DatasetError(f"The table {path} cannot be read: {why}.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
             f"The table {path} is not a CSV file in UTF-8: {error}. Save it as CSV (UTF-8)."
@@ -141,21 +144,30 @@ def _check_columns(columns: list[str], group_by: str | None) -> None:
         )
 
 
-def _scan_row(
-    row: Mapping[str, Any], number: int, folder: Path, by: str, task: Task
-) -> Sample | Problem:
+# A file, its label, side and group; or what is wrong with the row.
+_Row = tuple[Path, str, str | None, str | None] | Problem
+
+
+def _parse_row(row: Mapping[str, Any], number: int, folder: Path, by: str, task: Task) -> _Row:
     name, label, side, group = (_text(row.get(column)) for column in (*_REQUIRED, _SPLIT, by))
     if not name:
         return Problem(Path(f"row {number}"), "no path")
-    path = folder / name
+    path = locate(name) if is_waiting(name) else locate(folder / name)
     try:
         label = normalise_label(label, task)
     except ValueError as error:
         return Problem(path, str(error))
     if side and side.lower() not in SIDES:
         return Problem(path, f"split is {side!r}; accepted are train, validation and test")
-    found = read_sample(path, label, SIDES[side.lower()] if side else None)
-    return replace(found, group=group or None) if isinstance(found, Sample) else found
+    return path, label, SIDES[side.lower()] if side else None, group or None
+
+
+def _read_row(row: _Row) -> Sample | Problem:
+    if isinstance(row, Problem):
+        return row
+    path, label, side, group = row
+    found = read_sample(path, label, side)
+    return replace(found, group=group) if isinstance(found, Sample) else found
 
 
 def _text(value: Any) -> str:

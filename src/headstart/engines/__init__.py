@@ -45,10 +45,12 @@ class Engine(Protocol):
         is_remote: Whether work and items leave this process, and so must be such as can be pickled.
         slots: How many chunks are computed at once; it may change while nodes come and go.
         nodes: How many are where each has all cores of a node.
+        gpus: The share of a GPU that each chunk is given, or None.
     """
 
     name: str
     is_remote: bool
+    gpus: float | None
 
     @property
     def slots(self) -> int:
@@ -93,24 +95,25 @@ class EngineKind:
     Attributes:
         name: As the user writes it.
         packages: What must be installed.
-        open: ``(address) → engine``; an address is that of a cluster which runs already.
+        open: ``(address, gpus) → engine``: of a cluster which runs already; and what of a GPU each
+            task asks for.
     """
 
     name: str
     packages: tuple[str, ...]
-    open: Callable[[str | None], Engine]
+    open: Callable[[str | None, float | None], Engine]
 
 
-def _open_ray(address: str | None) -> Engine:
+def _open_ray(address: str | None, gpus: float | None) -> Engine:
     from headstart.engines.ray_engine import RayEngine
 
-    return RayEngine(address)
+    return RayEngine(address, gpus)
 
 
 ENGINES: dict[str, EngineKind] = {
     kind.name: kind
     for kind in (
-        EngineKind(LOCAL, (), lambda _: LocalEngine()),
+        EngineKind(LOCAL, (), lambda *_: LocalEngine()),
         EngineKind("ray", ("ray",), _open_ray),
     )
 }
@@ -123,7 +126,9 @@ def current_engine() -> Engine:
     return _CURRENT.get() or LocalEngine()
 
 
-def require_engine(engine: str | Engine | None, address: str | None = None) -> None:
+def require_engine(
+    engine: str | Engine | None, address: str | None = None, gpus: float | None = None
+) -> None:
     """Raise what `use_engine` raises before it starts anything: before any time is spent."""
     if not isinstance(engine, str):
         return
@@ -137,13 +142,24 @@ def require_engine(engine: str | Engine | None, address: str | None = None) -> N
             f"The address {address} is that of a cluster, but the engine is {LOCAL}. "
             "Say also: --engine ray."
         )
+    if gpus is not None and engine == LOCAL:
+        raise HeadstartError(
+            f"A share of {gpus:g} GPUs is asked for by tasks of a cluster, but the engine is "
+            f"{LOCAL}. Say also: --engine ray."
+        )
+    if gpus is not None and not (0 < gpus < 1 or (gpus >= 1 and gpus == int(gpus))):
+        raise HeadstartError(
+            f"{gpus:g} is no share of a GPU; accepted are numbers between 0 and 1, and whole ones."
+        )
     packages = ENGINES[engine].packages
     if packages:
         require_package(*packages, purpose=f"the engine {engine}")
 
 
 @contextlib.contextmanager
-def use_engine(engine: str | Engine | None, *, address: str | None = None) -> Iterator[Engine]:
+def use_engine(
+    engine: str | Engine | None, *, address: str | None = None, gpus: float | None = None
+) -> Iterator[Engine]:
     """What is extracted, predicted and fitted within the block runs on this engine.
 
     Args:
@@ -152,23 +168,25 @@ def use_engine(engine: str | Engine | None, *, address: str | None = None) -> It
         address: ``host:port`` of a Ray cluster that runs already. Without it, and without
             ``RAY_ADDRESS`` in the environment, a cluster is started on this machine and ended with
             the block.
+        gpus: The share of a GPU that each task asks for, such as 0.25, so that tasks run only on
+            nodes that have one, where the runtime is ``"tensorflow"``: no other uses it.
 
     Raises:
         MissingPackageError: Ray is not installed.
-        HeadstartError: Unknown name, or the cluster cannot be reached.
+        HeadstartError: Unknown name, or the cluster cannot be reached, or has no such GPU.
 
     >>> with use_engine("local") as engine:
     ...     engine.name
     'local'
     """
-    require_engine(engine, address)
+    require_engine(engine, address, gpus)
     used = current_engine()
-    if engine is None or (engine == used.name and address is None):
+    if engine is None or (engine == used.name and address is None and gpus is None):
         yield used
         return
     with contextlib.ExitStack() as stack:
         if isinstance(engine, str):
-            engine = stack.enter_context(contextlib.closing(ENGINES[engine].open(address)))
+            engine = stack.enter_context(contextlib.closing(ENGINES[engine].open(address, gpus)))
         before = _CURRENT.set(engine)
         try:
             yield engine

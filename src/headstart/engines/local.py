@@ -24,6 +24,7 @@ class LocalEngine:
 
     name = "local"
     is_remote = False
+    gpus: float | None = None
 
     @property
     def slots(self) -> int:

@@ -43,16 +43,17 @@ class RayEngine:
     Args:
         address: ``host:port`` of a cluster; by default that of ``RAY_ADDRESS``, else a cluster is
             started on this machine, of all its cores.
+        gpus: What of a GPU each task asks for.
 
     Raises:
         MissingPackageError: Ray is not installed.
-        HeadstartError: The cluster cannot be reached or started.
+        HeadstartError: The cluster cannot be reached or started, or has no such GPU.
     """
 
     name = "ray"
     is_remote = True
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, gpus: float | None = None) -> None:
         require_package("ray", purpose="the engine ray")
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if address.startswith("ray://"):
@@ -60,7 +61,7 @@ class RayEngine:
                 f"{address} is an address of Ray Client, which is not supported. Run the command "
                 "on a node of the cluster, or with ray job submit, with the address host:port."
             )
-        self._address = address
+        self._address, self.gpus = address, gpus
         self._ray: Any = None
         self._task: Any = None
         self._last: tuple[Any, Any] = None, None
@@ -88,6 +89,21 @@ class RayEngine:
         # Without max_calls Ray ends a worker that used a GPU after one task.
         remote = ray.remote(num_cpus=1, max_retries=0, max_calls=0, scheduling_strategy="SPREAD")
         self._ray, self._task, self._seen = ray, remote(_run), time.monotonic()
+        if self.gpus:
+            self._task = self._task.options(num_gpus=self.gpus)
+            self._check_gpus(self.gpus)
+
+    def _check_gpus(self, wanted: float) -> None:
+        """Refuse what no node has: Ray would wait for one to come."""
+        nodes = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
+        most = max((resources.get("GPU", 0) for resources in nodes), default=0)
+        if most < wanted:
+            self.close()
+            raise HeadstartError(
+                f"Each task shall have {wanted:g} GPUs, but no node of the Ray cluster has more "
+                f"than {most:g}. Leave the GPUs out, or start nodes with some (ray start "
+                "--address=… --num-gpus=…) and run again."
+            )
 
     @property
     def nodes(self) -> int:
@@ -98,13 +114,14 @@ class RayEngine:
         return sum(count // min(cores) for count in cores) or 1
 
     def _list_cores(self) -> list[int]:
-        """Cores of each node that has any."""
-        found = (int(n["Resources"].get("CPU", 0)) for n in self._ray.nodes() if n["Alive"])
-        return [count for count in found if count]
+        """Cores of each node that has any, and enough of a GPU where that is asked for."""
+        alive = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
+        fit = (node for node in alive if node.get("GPU", 0) >= (self.gpus or 0))
+        return [cores for node in fit if (cores := int(node.get("CPU", 0)))]
 
     @property
     def slots(self) -> int:
-        """Cores of the cluster, one at least.
+        """Cores of the cluster, or what its GPUs allow, one at least.
 
         Raises:
             HeadstartError: It has had none for some time.
@@ -112,7 +129,11 @@ class RayEngine:
         if self._ray is None:
             return os.cpu_count() or 1
         now = time.monotonic()
-        cores = int(self._ray.cluster_resources().get("CPU", 0))
+        resources = self._ray.cluster_resources()
+        cores = int(resources.get("CPU", 0))
+        if self.gpus:  # shares of one do not add up to another
+            shares = max(1, int(1 / self.gpus)) / max(1, self.gpus)
+            cores = min(cores, int(resources.get("GPU", 0) * shares))
         if cores:
             self._seen = now
         elif now - self._seen > _PATIENCE:
@@ -243,6 +264,8 @@ class _Sent:
                     f"the run was begun with {version}, and results may differ. Install the same "
                     "versions on all nodes."
                 )
+        # TensorFlow would take all memory of a GPU, which others have a share of.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         with contextlib.suppress(OSError):  # paths that the user gave may be relative
             os.chdir(self.folder)
         stack = contextlib.ExitStack()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from headstart.data.decode import DECODE_VERSION
 from headstart.data.stream import BATCH_SIZE
+from headstart.engines import current_engine
 from headstart.features.cache import Space
 from headstart.features.connection import open_index, shards_folder, translated
 from headstart.files import digest_bytes
@@ -69,6 +70,9 @@ def choose_runtime(prefix: Prefix, photos: Sequence[str]) -> str:
         prefix: The frozen part.
         photos: Digests of the photos.
     """
+    if current_engine().gpus:  # nothing else computes on them
+        RUNTIMES[REFERENCE].require()
+        return REFERENCE
     choice = recall_choice(prefix)
     identities = {name: get_identity(runtime) for name, runtime in RUNTIMES.items()}
     speeds = choice.speeds if choice else {}
@@ -111,6 +115,8 @@ def count_cached(spaces: Sequence[Space], photos: Sequence[str]) -> list[int]:
 
 def is_measurable(prefix: Prefix) -> bool:
     """Whether a measurement would tell something that is not yet known."""
+    if current_engine().gpus:
+        return False
     return recall_choice(prefix) is None and get_identity(RUNTIMES[REFERENCE]) is not None
 
 

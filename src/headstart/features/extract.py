@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.addresses import locate
 from headstart.data.scan import Manifest, Problem, Sample, read_sample, scan_folder, scan_paths
 from headstart.data.stream import BATCH_SIZE, Batch, give_up, map_photos
 from headstart.engines import Engine, check_is_seen, current_engine, require_engine, use_engine
@@ -126,11 +127,11 @@ def scan_photos(photos: str | Path | Sequence[str | Path] | Manifest) -> Manifes
     """The manifest of a folder (with one folder per class, or without), or of files."""
     if isinstance(photos, Manifest):
         return photos
-    if isinstance(photos, (str, Path)) and Path(photos).is_dir():
-        manifest = scan_folder(Path(photos))
-        return manifest if manifest.samples else scan_paths([Path(photos)])
+    if isinstance(photos, (str, Path)) and locate(photos).is_dir():
+        manifest = scan_folder(photos)
+        return manifest if manifest.samples else scan_paths([locate(photos)])
     paths = [photos] if isinstance(photos, (str, Path)) else photos
-    return scan_paths(Path(path) for path in paths)
+    return scan_paths(map(locate, paths))
 
 
 def extract_manifest(

@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.addresses import AddressPath
 from headstart.data.decode_pool import DecodePool, ScannedPath
 from headstart.data.quality import measure_quality
 from headstart.data.scan import Sample
 from headstart.data.stream import BATCH_SIZE, Batch, Content, map_photos
 from headstart.engines import Work, current_engine
+from headstart.errors import HeadstartError, UnreadablePhotoError
+from headstart.files import digest_bytes
 from headstart.models.boundary import Prefix, build_prefix_model
-from headstart.runtimes import Session, get_runtime
+from headstart.runtimes import REFERENCE, Session, get_runtime
 
 # Photos that a task takes along, where they are sent: some seconds of a core. The activations of
 # so many are in memory at once.
@@ -52,6 +55,11 @@ class Forward:
 def open_forward(prefix: Prefix, runtime: str) -> Forward:
     """The pass of a prefix on a runtime, such as the engine in use can take."""
     found, build = get_runtime(runtime), lambda: build_prefix_model(prefix)
+    if current_engine().gpus and not found.uses_gpus:
+        raise HeadstartError(
+            f"The runtime {runtime} computes on CPUs, and would hold GPUs that it does not use. "
+            f"Choose the runtime {REFERENCE}, or leave the GPUs out."
+        )
     if not current_engine().is_remote:
         return Forward(prefix.image_size, lambda: found.open(prefix, build))
     return Forward(prefix.image_size, found.pack(prefix, build).open)
@@ -68,9 +76,20 @@ def count_sent(photos: int, bytes_per_photo: int) -> int:
 
 
 def read_content(sample: Sample) -> Path | Content:
-    """The path of a sample, with the digest of the scan, or what it carries in memory."""
+    """The path of a sample, with the digest of the scan, or what it carries in memory.
+
+    Of an address the bytes.
+
+    Raises:
+        UnreadablePhotoError, OSError: They are not those of the scan, or do not come.
+    """
     if sample.content is not None:
         content: Content = sample.content
+        return content
+    if isinstance(sample.path, AddressPath):
+        content = sample.path.read_bytes()
+        if digest_bytes(content) != sample.digest:
+            raise UnreadablePhotoError("changed while running; run again")
         return content
     path = ScannedPath(sample.path)
     path.digest = sample.digest

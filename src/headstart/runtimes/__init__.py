@@ -65,6 +65,7 @@ class Runtime:
         open_session: ``(prefix, build_model) → session``; see `open`.
         write_graph: ``(prefix, build_model) → graph``, of the runtime's own kind; see `pack`.
         open_graph: ``graph → session``.
+        uses_gpus: Whether it computes on a GPU where there is one; the others compute on CPUs.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Runtime:
     open_session: Callable[[Any, Callable[[], keras.Model]], Session]
     write_graph: Callable[[Any, Callable[[], keras.Model]], bytes] | None = None
     open_graph: Callable[[bytes], Session] | None = None
+    uses_gpus: bool = False
 
     @property
     def identity(self) -> str:
@@ -260,6 +262,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             *("tensorflow", ("tensorflow",), _open_tensorflow),
             *(_write_saved_model, _open_saved_model),
+            uses_gpus=True,
         ),
     )
 }

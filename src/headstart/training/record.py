@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.bundle import WEIGHTS, Bundle
+from headstart.data.addresses import locate
 from headstart.data.scan import Problem, Sample
 from headstart.data.targets import split_labels
 from headstart.files import digest_bytes
@@ -55,7 +56,7 @@ def make_run(
 
 def _name_source(source: Any) -> str | None:
     """Where the photos were, if they were in a folder or a table."""
-    return str(Path(source).resolve()) if isinstance(source, (str, Path)) else None
+    return str(locate(source).resolve()) if isinstance(source, (str, Path)) else None
 
 
 def _list_problems(problems: Iterable[Problem]) -> list[dict[str, str]]:
