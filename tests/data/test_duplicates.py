@@ -205,6 +205,27 @@ def test_a_few_confirmed_pairs_need_no_second_opinion_and_many_do(monkeypatch):
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize(("usual", "kept"), [(0.4, False), (0.9, True)])
+def test_a_crowd_that_lines_up_without_being_copies_is_left_out(usual, kept):
+    """Digits among photos; a burst of as many photos stays."""
+    crowd, lone, copies = range(130), range(130, 700), (700, 701)
+    features = near(*[0] * len(crowd), *range(1, len(lone) + 1), 900, 900)
+
+    def compare(pairs: np.ndarray, floor: float) -> np.ndarray:
+        correlations = []
+        for row, other in pairs.tolist():
+            within = row in crowd and other in crowd
+            chance = (row + other) % 4 == 0  # every fourth pair of the crowd looks like a copy
+            are_copies = {row, other} == set(copies)
+            plain = (0.9 if chance else usual) if within else 0.95 if are_copies else 0.1
+            correlations.append((plain, 0.0))
+        return np.array(correlations, np.float32).reshape(-1, 2)
+
+    found = [(pair.row, pair.other) for pair in find_near_duplicates(features, compare)]
+    assert copies in found
+    assert any(row in crowd for row, _ in found) == kept
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_photos_for_a_pair(count):
     assert find_near_duplicates(np.ones((count, 8)), looking_at(lambda row: 1 / 0)) == []

@@ -46,7 +46,12 @@ _FLOOR = 0.75
 # 0.3 for digits; with the tenth nearest 0.27 at most, and 0.57 for digits.
 _PICKED, _ALIKE_AT_RANDOM, _ALIKE_NEARBY = 64, 0.2, 0.4
 
-# That is asked when a larger share of the photos is proposed, or confirmed, than this.
+# So do digits among real photos. Of a crowd (photos that are proposed to each other, also through
+# others) of this size pairs picked at random are compared, too. In a burst or before a fixed camera
+# half of them count as pairs, and stay.
+_CROWD = 2 * _PICKED
+
+# All photos are asked about when a larger share is proposed, or confirmed, than this.
 _MANY_PROPOSED, _MANY_CONFIRMED = 0.2, 0.02
 
 # Pairs of rows and a floor → ``(pair, 2)`` correlations, see `compare_photos`.
@@ -101,7 +106,8 @@ def find_near_duplicates(features: npt.NDArray[np.floating], compare: Compare) -
     are_many = len(positions) > _MANY_PROPOSED * len(rows)
     if not len(positions) or (are_many and _are_all_alike(rows, unit, compare)):
         return same
-    found = _confirm_pairs(rows[positions], similarities, compare)
+    kept = _leave_out_crowds(rows, positions, compare)
+    found = _confirm_pairs(rows[positions[kept]], similarities[kept], compare)
     are_more = not are_many and len(found) > _MANY_CONFIRMED * len(rows)
     if are_more and _are_all_alike(rows, unit, compare):
         return same
@@ -190,6 +196,21 @@ def _are_all_alike(rows: Rows, unit: Floats, compare: Compare) -> bool:
         if np.percentile(correlations, 75) < limit:
             return False
     return True
+
+
+def _leave_out_crowds(rows: Rows, positions: Rows, compare: Compare) -> npt.NDArray[np.bool_]:
+    """Which pairs are left without those of crowds that line up and are no copies."""
+    names = join_groups([str(row) for row in range(len(rows))], map(tuple, positions.tolist()))
+    _, crowds, counts = np.unique(names, return_inverse=True, return_counts=True)
+    kept = np.ones(len(positions), bool)
+    for crowd in np.flatnonzero(counts >= _CROWD):
+        members = rows[crowds == crowd]  # their order is random
+        pairs = np.column_stack([members[:_PICKED], members[-_PICKED:]])
+        correlations = np.nan_to_num(compare(pairs, -1.0), nan=-1).max(1)
+        middle, upper = np.percentile(correlations, (50, 75))
+        if upper >= _ALIKE_AT_RANDOM and middle < _BURST:
+            kept &= crowds[positions[:, 0]] != crowd
+    return kept
 
 
 def group_photos(

@@ -98,8 +98,11 @@ def register_pairs(ones: Floats, others: Floats, floor: float = -1.0) -> Floats:
     warps = np.tile(np.array([1, 0, 1, 0], np.float32), (len(ones), 1))
     correlations = np.full(len(ones), -1, np.float32)
     left = np.arange(len(ones))
-    for side, steps in _LEVELS:
-        fixed, moving = (_shrink(images[left], side) for images in (ones, others))
+    pyramids = zip(_list_levels(ones), _list_levels(others), strict=True)
+    for (side, steps), levels in zip(_LEVELS, pyramids, strict=True):
+        fixed, moving = (
+            _standardise(level[left], np.ones((1, side, side), np.float32)) for level in levels
+        )
         for _ in range(steps):
             warps[left] += _solve_step(fixed, moving, warps[left])
             warps[left] = np.clip(warps[left], *_WARP_LIMITS)
@@ -148,11 +151,14 @@ def _centres(side: int) -> Floats:
     return (2 * np.arange(side, dtype=np.float32) + 1) / np.float32(side) - 1
 
 
-def _shrink(images: Floats, side: int) -> Floats:
-    """Means of square blocks, standardised."""
-    block = images.shape[1] // side
-    small = images.reshape(-1, side, block, side, block).mean((2, 4), np.float32)
-    return _standardise(small, np.ones((1, side, side), np.float32))
+def _list_levels(images: Floats) -> list[Floats]:
+    """Means of square blocks, for each of the levels; of whole numbers they are exact."""
+    levels = [images]
+    while levels[0].shape[1] > _LEVELS[0][0]:
+        rows = levels[0][:, ::2] + levels[0][:, 1::2]
+        smaller: Floats = (rows[:, :, ::2] + rows[:, :, 1::2]) * np.float32(0.25)
+        levels.insert(0, smaller)
+    return levels
 
 
 def _standardise(images: Floats, inside: Floats) -> Floats:

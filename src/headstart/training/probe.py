@@ -131,8 +131,8 @@ def choose_strength(
     from threadpoolctl import threadpool_limits
 
     weights = balance_classes(labels, num_classes)
+    problem = Problem(features, labels, weights, variance)
     with threadpool_limits(1, user_api="blas"):
-        problem = Problem(features, labels, weights, variance)
         path, _, _ = _follow_path(problem, labels, list(folds), STRENGTHS)
     return min(path, key=lambda step: step.log_loss).strength
 
@@ -166,8 +166,8 @@ def hold_out(
     # What is an approximation anyway need not be solved as exactly.
     tolerance = PATH_TOLERANCE if variance == 1 else 10 * PATH_TOLERANCE
 
+    problem = Problem(features, labels, balance_classes(labels, num_classes), variance)
     with threadpool_limits(1, user_api="blas"):
-        problem = Problem(features, labels, balance_classes(labels, num_classes), variance)
 
         def solve(fold: Fold) -> Floats:
             train, held_out = fold
