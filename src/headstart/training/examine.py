@@ -210,15 +210,16 @@ def _choose_strength(
     seed: int,
 ) -> float:
     """Of the heads' regularisation, by cross-validation on 1,000 photos where there are many."""
-    part = np.arange(len(labels))
+    part, count = np.arange(len(labels)), _FOLDS
     if len(labels) > _MANY:
+        count = _FOLDS_OF_MANY
         smaller = next(iter(list_folds(labels, groups, len(labels) // _PART, seed)))[1]
         # Where a class is too small to be divided like that, all photos are taken.
         if _count_fewest(labels, groups, smaller) >= 2:
             part = smaller
     fewest = _count_fewest(labels, groups, part)
     chosen = [groups[row] for row in part.tolist()]
-    folds = list_folds(labels[part], chosen, min(_FOLDS, fewest), seed)
+    folds = list_folds(labels[part], chosen, min(count, fewest), seed)
     return choose_strength(rows[part], labels[part], num_classes, folds, _VARIANCE)
 
 
