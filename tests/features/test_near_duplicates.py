@@ -48,7 +48,7 @@ def make_features(samples: Any) -> Features:
 
 
 def wrap(rows: np.ndarray, samples: Any) -> Features:
-    return Features(tuple(samples), (), (), 0, {}, "test", rows.shape[1:], rows)
+    return Features(tuple(samples), (), (), 0, {}, 0.0, "test", rows.shape[1:], rows)
 
 
 @pytest.fixture

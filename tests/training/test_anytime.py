@@ -42,6 +42,25 @@ def test_a_plan_times_photos_that_are_cached_afterwards(
     assert soft.new == again.new, "nothing is timed, and nothing refused"
 
 
+def test_photos_that_are_all_seen_at_the_end_took_their_time(
+    prefix: Prefix, digits_folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that counts them was kept from it."""
+
+    def extract_late(*arguments: Any, progress: Any, **options: Any) -> Any:
+        seen: list[tuple[int, int]] = []
+        found = extract_manifest(
+            *arguments, **options, progress=lambda done, every: seen.append((done, every))
+        )
+        for each in seen:
+            progress(*each)
+        return found
+
+    monkeypatch.setattr(planning, "extract_manifest", extract_late)
+    plan = make_plan(prefix, scan_folder(digits_folder), Budget(600.0), seed=0)
+    assert 1e-3 < plan.pace < 10
+
+
 def test_a_budget_below_the_minimum_is_refused_with_the_minimum(
     digits_folder: Path, empty_cache: Path
 ) -> None:

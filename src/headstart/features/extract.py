@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +42,9 @@ from headstart.runtimes import AUTO, get_runtime, require_runtime
 if TYPE_CHECKING:
     import keras
 
+# Batches that `Extraction.core_seconds` is the median of.
+_SOME = 256
+
 # Called with (photos done, photos in all); ``done`` starts at the number found in the cache.
 Progress = Callable[[int, int], None]
 
@@ -55,6 +59,7 @@ class Extraction:
         flags: Photos that have features but may be corrupt, with what their decoder complained of.
         forwarded: Photos that went through the network now; the others came from the cache.
         seconds: ``decode`` and ``prefix``; their sum is the time that passed.
+        core_seconds: Of a core per photo, the median of the first batches; 0 without any.
         runtime: Name and version of what computed them.
         shape: Shape of one activation.
     """
@@ -64,6 +69,7 @@ class Extraction:
     flags: tuple[Problem, ...]
     forwarded: int
     seconds: dict[str, float]
+    core_seconds: float
     runtime: str
     shape: tuple[int, ...]
 
@@ -210,6 +216,7 @@ def _open_features(
             flags=tuple(flags),
             forwarded=run.forwarded,
             seconds=run.seconds,
+            core_seconds=median(run.each) if run.each else 0.0,
             runtime=identity,
             shape=prefix.shape,
             cache=cache,
@@ -243,6 +250,7 @@ class _Pass:
         self.failures: dict[str, str] = {}
         self.forwarded = 0
         self.seconds = {"decode": 0.0, "prefix": 0.0}
+        self.each: list[float] = []
 
     def forward_copies(self, samples: list[Sample]) -> None:
         """Forward one of the copies of each photo; another one if that file has changed or gone."""
@@ -283,6 +291,8 @@ class _Pass:
                     self.forwarded += len(batch.items)
                     decoding += batch.seconds["decode"]
                     computing += batch.seconds["compute"]
+                    if batch.items and len(self.each) < _SOME:
+                        self.each.append(sum(batch.seconds.values()) / len(batch.items))
                     left -= len(batch.order)
                     self._report(left)
                     if watch is not None and batch.items:

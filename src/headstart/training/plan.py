@@ -12,6 +12,7 @@ import numpy as np
 
 from headstart.budget import Budget, BudgetError, format_duration
 from headstart.data.scan import Manifest, Sample
+from headstart.engines import current_engine
 from headstart.features.cache import ActivationCache
 from headstart.features.choice import choose_runtime, count_cached, make_space
 from headstart.features.extract import Features, extract_manifest
@@ -203,7 +204,7 @@ def _time_photos(
     if is_timed and len(new) >= TIMED // 2:
         some = shuffle(Manifest(tuple(new)), seed).samples[:TIMED]
         marks: list[tuple[float, int]] = []
-        extract_manifest(
+        found = extract_manifest(
             prefix,
             Manifest(some),
             runtime=runtime,
@@ -212,7 +213,9 @@ def _time_photos(
         # The first callback comes before the work, the second after the start of everything.
         (begin, first), (end, last) = marks[min(1, len(marks) - 2)], marks[-1]
         if last > first:
-            pace = (end - begin) / (last - first)
+            # Batches that this thread was kept from seeing come all at once.
+            least = found.core_seconds / current_engine().slots / 2
+            pace = max((end - begin) / (last - first), least)
             remember("paces", _list_sources(prefix, runtime), {"seconds_per_photo": pace})
             return pace
     return _recall_pace(prefix, runtime)
