@@ -8,7 +8,8 @@ photos, of which none is seen in training. Seconds are those of the whole proces
 with empty caches; what a peer needs only once (fastai's and timm's: weights under other names) is
 taken off. ``--torch`` and ``--autokeras`` name the interpreters of environments that have the
 peers (peers/torch_peers.py and peers/autokeras_script.py say what is to be installed); without one,
-those rows are left out, and said to be. ``--draw`` only draws docs/peers.svg from the results.
+those rows are left out, and said to be. A run that was stopped goes on from ``--rows``. ``--draw``
+only draws docs/peers.svg from the results.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import argparse
 import csv
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,74 +37,92 @@ OURS = {
 EPOCHS = {"fastai": (1, 4), "timm": (2, 8)}
 
 
-def run_ours(folder: Path, scratch: Path) -> Iterator[dict[str, Any]]:
-    """A row per recipe, each with an empty cache."""
+# A tool, how it was set, and what measures it.
+Job = tuple[str, str, Callable[[], dict[str, Any]]]
+
+
+def list_ours(folder: Path, scratch: Path) -> Iterator[Job]:
+    """A job per recipe, each with an empty cache."""
     from headstart import load
 
     paths = sorted((folder / "test").glob("*/*"))
-    for number, (setting, options) in enumerate(OURS.items()):
-        bundle, cache = scratch / f"{number}.headstart", scratch / f"cache {number}"
+
+    def measure(name: str, options: tuple[str, ...]) -> dict[str, Any]:
+        bundle, cache = scratch / f"{name}.headstart", scratch / f"cache {name}"
         child = run_headstart(
             "train", folder / "train", *options, "--json", "-o", bundle, cache=cache
         )
         answers = load(bundle).predict(paths)
         hits = [a == path.parent.name for a, path in zip(answers, paths, strict=True)]
-        yield {
-            "tool": "Headstart",
-            "setting": setting,
-            "seconds": child.seconds,
-            "accuracy": float(np.mean(hits)),
-        }
+        return {"seconds": child.seconds, "accuracy": float(np.mean(hits))}
+
+    for number, (setting, options) in enumerate(OURS.items()):
+        yield "Headstart", setting, partial(measure, str(number), options)
 
 
-def run_scripts(folder: Path, scratch: Path) -> Iterator[dict[str, Any]]:
+def list_scripts(folder: Path, scratch: Path) -> Iterator[Job]:
     """scikit-learn on features, and the usual Keras script."""
-    for tool, script, settings in (
-        ("Keras features, scikit-learn", "predict_then_sklearn.py", [()]),
-        ("Keras script", "keras_script.py", [("--epochs", "3"), ("--epochs", "10")]),
-    ):
-        for options in settings:
-            child = run_python(
-                HERE / "peers" / script, folder, scratch / "a.npz", *options, cache=scratch / "peer"
-            )
-            yield {
-                "tool": tool,
-                "setting": f"{options[1]} epochs" if options else "",
-                "seconds": child.seconds,
-                "accuracy": child.json["accuracy"],
-            }
+
+    def measure(script: str, options: tuple[str, ...]) -> dict[str, Any]:
+        target, cache = scratch / "a.npz", scratch / "peer"
+        child = run_python(HERE / "peers" / script, folder, target, *options, cache=cache)
+        return {"seconds": child.seconds, "accuracy": child.json["accuracy"]}
+
+    tool = "Keras features, scikit-learn"
+    yield tool, "", partial(measure, "predict_then_sklearn.py", ())
+    for epochs in ("3", "10"):
+        options = ("--epochs", epochs)
+        yield "Keras script", f"{epochs} epochs", partial(measure, "keras_script.py", options)
 
 
-def run_apart(
-    tool: str, python: Path, arguments: tuple[str, ...], setting: str, scratch: Path
-) -> dict[str, Any]:
-    """One row of a peer in an environment of its own."""
+def measure_apart(python: Path, arguments: tuple[str, ...], scratch: Path) -> dict[str, Any]:
+    """A peer in an environment of its own."""
     child = run_child(python, *arguments, cache=scratch / "peer")
     found = json.loads(child.stdout.strip().splitlines()[-1])
     return {
-        "tool": tool,
-        "setting": setting,
         "seconds": child.seconds - found["seconds"].get("apart", 0.0),
         "accuracy": found["accuracy"],
         "versions": found["versions"],
     }
 
 
-def run_all(name: str, options: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one set of photos."""
+def list_jobs(name: str, options: argparse.Namespace, scratch: Path) -> Iterator[Job]:
+    """What is measured on one set of photos."""
     folder = photo_sets.dataset_folder(name, options.limit, scratch)
-    yield from run_ours(folder, scratch)
-    yield from run_scripts(folder, scratch)
+    yield from list_ours(folder, scratch)
+    yield from list_scripts(folder, scratch)
     if options.torch:
+        script = str(HERE / "peers" / "torch_peers.py")
         for tool, counts in EPOCHS.items():
             for count in counts:
-                script = str(HERE / "peers" / "torch_peers.py")
                 target = str(scratch / f"{tool} {count}.npz")
                 arguments = (script, tool, str(folder), target, "--epochs", str(count))
-                yield run_apart(tool, options.torch, arguments, f"{count} epochs", scratch)
+                job = partial(measure_apart, options.torch, arguments, scratch)
+                yield tool, f"{count} epochs", job
     if options.autokeras:
         arguments = (str(HERE / "peers" / "autokeras_script.py"), str(folder))
-        yield run_apart("AutoKeras", options.autokeras, arguments, "one trial", scratch)
+        yield (
+            "AutoKeras",
+            "one trial",
+            partial(measure_apart, options.autokeras, arguments, scratch),
+        )
+
+
+def measure_all(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
+    """A row per job; each is written down at once, and not measured again."""
+    done = options.rows.read_text(encoding="utf-8").splitlines() if options.rows.exists() else []
+    rows = [json.loads(line) for line in done]
+    known = {(row["photos"], row["tool"], row["setting"]) for row in rows}
+    for name in options.datasets:
+        for tool, setting, measure in list_jobs(name, options, scratch):
+            if (name, tool, setting) in known:
+                continue
+            row = {"photos": name, "tool": tool, "setting": setting, "versions": "", **measure()}
+            rows.append(row)
+            with options.rows.open("a", encoding="utf-8") as file:
+                print(json.dumps(row), file=file)
+            print(row, flush=True)
+    return rows
 
 
 def draw(rows: list[dict[str, str]]) -> None:
@@ -131,14 +151,13 @@ def main() -> None:
     parser.add_argument("--torch", type=Path, help="interpreter with fastai and timm")
     parser.add_argument("--autokeras", type=Path, help="interpreter with AutoKeras")
     parser.add_argument("--draw", action="store_true", help="only draw what results/ holds")
+    parser.add_argument(
+        "--rows", type=Path, default=Path("peers.jsonl"), help="what is measured; it goes on there"
+    )
     options = parser.parse_args()
     if not options.draw:
-        rows: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as scratch:
-            for name in options.datasets:
-                for row in run_all(name, options, Path(scratch)):
-                    rows.append({"photos": name, "versions": "", **row})
-                    print(rows[-1], flush=True)
+            rows = measure_all(options, Path(scratch))
         for tool in ("torch", "autokeras"):
             if getattr(options, tool) is None:
                 print(f"left out: --{tool} names no interpreter")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +37,7 @@ SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv
 INVERTED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
 INVERTED |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
 NETWORK, BATCH = "tf_efficientnet_lite0", 32
+KEPT: list[Any] = []  # what ends with its last reference
 
 
 def rename(key: str) -> str:
@@ -46,6 +48,25 @@ def rename(key: str) -> str:
     stage, block = PLACES[int(rest[0])]
     kind = SEPARABLE if stage == 0 else INVERTED
     return ".".join([f"blocks.{stage}.{block}", kind[rest[1]], *rest[2:]])
+
+
+def import_torchvision() -> None:
+    """Also where its operators are missing.
+
+    The wheels on PyPI are built for CUDA, and load none beside a PyTorch without it. Two operators,
+    which nothing here uses, are then asked for all the same.
+    """
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        KEPT.append(library)
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
 
 
 def write_weights(path: Path) -> None:
@@ -146,6 +167,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     options = parser.parse_args()
     start = time.perf_counter()
+    import_torchvision()
     weights = options.probabilities.with_suffix(".safetensors")
     write_weights(weights)
     converted = time.perf_counter() - start  # a user has the file already
