@@ -172,6 +172,18 @@ def save_rows(
     print(f"wrote {path}")
 
 
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The rows that a run that was stopped has measured."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def write_journal(path: Path, *rows: Mapping[str, Any]) -> None:
+    """Add rows to those that are measured."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
 def describe_context() -> dict[str, str]:
     """Date, machine and versions."""
     return {

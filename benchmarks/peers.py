@@ -25,7 +25,17 @@ from typing import Any
 
 import numpy as np
 import photos as photo_sets
-from measure import HERE, RESULTS, make_parser, run_child, run_headstart, run_python, save_rows
+from measure import (
+    HERE,
+    RESULTS,
+    make_parser,
+    read_journal,
+    run_child,
+    run_headstart,
+    run_python,
+    save_rows,
+    write_journal,
+)
 
 DATASETS = ("clothing", "ants-bees")
 PICTURE = HERE.parent / "docs" / "peers.svg"
@@ -110,8 +120,7 @@ def list_jobs(name: str, options: argparse.Namespace, scratch: Path) -> Iterator
 
 def measure_all(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     """A row per job; each is written down at once, and not measured again."""
-    done = options.rows.read_text(encoding="utf-8").splitlines() if options.rows.exists() else []
-    rows = [json.loads(line) for line in done]
+    rows = read_journal(options.rows)
     known = {(row["photos"], row["tool"], row["setting"]) for row in rows}
     for name in options.datasets:
         for tool, setting, measure in list_jobs(name, options, scratch):
@@ -119,8 +128,7 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> list[dict[str, An
                 continue
             row = {"photos": name, "tool": tool, "setting": setting, "versions": "", **measure()}
             rows.append(row)
-            with options.rows.open("a", encoding="utf-8") as file:
-                print(json.dumps(row), file=file)
+            write_journal(options.rows, row)
             print(row, flush=True)
     return rows
 

@@ -6,6 +6,7 @@ Each recipe trains on the same random part of a set's training photos, in a proc
 an empty cache; seconds are those of the whole process. Which fixed recipe is the best is only known
 afterwards: it is chosen on one half of the test photos and measured, beside auto, on the other
 half, both ways round, over many random halvings. Regret is the mean of what it has more than auto.
+A run that was stopped goes on from ``--rows``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import photos as photo_sets
 from budget import link_part
-from measure import make_parser, run_headstart, save_rows
+from measure import make_parser, read_journal, run_headstart, save_rows, write_journal
 
 FIXED = {
     "probe": ("--recipe", "probe"),
@@ -31,7 +32,7 @@ PARTS = (("clothing", 400), ("cifar", 400), ("ants-bees", 244), ("cifar", 1000))
 HALVINGS = 200
 
 
-def measure(name: str, count: int, budget: int) -> tuple[list[dict[str, Any]], float]:
+def measure(name: str, count: int, budget: int) -> list[dict[str, Any]]:
     """A row per recipe, and the regret of auto."""
     rows, hits = [], {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,7 +58,7 @@ def measure(name: str, count: int, budget: int) -> tuple[list[dict[str, Any]], f
             )
     regret = compute_regret({k: v for k, v in hits.items() if k != AUTO}, hits[AUTO])
     rows.append({"row": "regret", "photos": name, "count": count, "recipe": AUTO, "regret": regret})
-    return rows, regret
+    return rows
 
 
 def describe_kept(found: dict[str, Any]) -> str:
@@ -92,18 +93,20 @@ def compute_regret(
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0], has_repeats=False)
     parser.add_argument("--budget", type=int, default=600, help="seconds that auto may take")
+    parser.add_argument(
+        "--rows", type=Path, default=Path("regret.jsonl"), help="what is measured; it goes on there"
+    )
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    regrets = []
-    for name, count in PARTS:
-        most = 10 * options.limit if options.limit else count
-        found, regret = measure(name, min(count, most), options.budget)
-        regrets.append(regret)
-        rows += found
-        mean = {"row": "mean regret", "recipe": AUTO, "regret": float(np.mean(regrets))}
-        every = [*rows, mean]
-        columns = list(dict.fromkeys(key for row in every for key in row))
-        save_rows("regret", [{key: row.get(key, "") for key in columns} for row in every], options)
+    for name, most in PARTS:
+        count = min(most, 10 * options.limit) if options.limit else most
+        done = [(row["photos"], row["count"]) for row in read_journal(options.rows)]
+        if (name, count) not in done:
+            write_journal(options.rows, *measure(name, count, options.budget))
+    rows = read_journal(options.rows)
+    regrets = [row["regret"] for row in rows if "regret" in row]
+    rows.append({"row": "mean regret", "recipe": AUTO, "regret": float(np.mean(regrets))})
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    save_rows("regret", [{key: row.get(key, "") for key in columns} for row in rows], options)
 
 
 if __name__ == "__main__":
