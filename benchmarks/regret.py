@@ -97,9 +97,9 @@ def main() -> None:
         "--rows", type=Path, default=Path("regret.jsonl"), help="what is measured; it goes on there"
     )
     options = parser.parse_args()
+    done = {(row["photos"], row["count"]) for row in read_journal(options.rows)}
     for name, most in PARTS:
         count = min(most, 10 * options.limit) if options.limit else most
-        done = [(row["photos"], row["count"]) for row in read_journal(options.rows)]
         if (name, count) not in done:
             write_journal(options.rows, *measure(name, count, options.budget))
     rows = read_journal(options.rows)

@@ -191,11 +191,17 @@ def _are_all_alike(rows: Rows, unit: Floats, compare: Compare) -> bool:
     count = min(half, _PICKED)
     tenth = np.argsort(-(unit[:count] @ unit.T), axis=1)[:, _TENTH]  # each is its own nearest
     for others, limit in ((np.arange(count) + half, _ALIKE_AT_RANDOM), (tenth, _ALIKE_NEARBY)):
-        pairs = np.column_stack([rows[:count], rows[others]])
-        correlations = np.nan_to_num(compare(pairs, -1.0), nan=-1).max(1)
+        correlations = _correlate(rows[:count], rows[others], compare)
         if np.percentile(correlations, 75) < limit:
             return False
     return True
+
+
+def _correlate(ones: Rows, others: Rows, compare: Compare) -> Floats:
+    """``(pair,)``, the better of both ways; -1 where a photo cannot be read."""
+    both = compare(np.column_stack([ones, others]), -1.0)
+    correlations: Floats = np.nan_to_num(both, nan=-1).max(1)
+    return correlations
 
 
 def _leave_out_crowds(rows: Rows, positions: Rows, compare: Compare) -> npt.NDArray[np.bool_]:
@@ -205,8 +211,7 @@ def _leave_out_crowds(rows: Rows, positions: Rows, compare: Compare) -> npt.NDAr
     kept = np.ones(len(positions), bool)
     for crowd in np.flatnonzero(counts >= _CROWD):
         members = rows[crowds == crowd]  # their order is random
-        pairs = np.column_stack([members[:_PICKED], members[-_PICKED:]])
-        correlations = np.nan_to_num(compare(pairs, -1.0), nan=-1).max(1)
+        correlations = _correlate(members[:_PICKED], members[-_PICKED:], compare)
         middle, upper = np.percentile(correlations, (50, 75))
         if upper >= _ALIKE_AT_RANDOM and middle < _BURST:
             kept &= crowds[positions[:, 0]] != crowd
