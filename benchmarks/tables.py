@@ -265,22 +265,18 @@ def scaling() -> list[list[str]]:
 
 
 def regret() -> list[list[str]]:
-    of = {(row["photos"], row["count"]): row["regret"] for row in read("regret") if row["regret"]}
-    rows = [
-        [
-            f"{row['photos']}, {row['count']}",
-            f"**{row['recipe']}**: {row['kept']}" if row["recipe"] == "auto" else row["recipe"],
-            f"{float(row['seconds']):.0f} s",
-            f"{float(row['accuracy']):.1%}",
-            f"{float(of[row['photos'], row['count']]):+.1f} points"
-            if row["recipe"] == "auto"
-            else "",
-        ]
-        for row in read("regret")
-        if row["row"] == "recipe"
-    ]
-    mean = [row for row in read("regret") if row["row"] == "mean regret"]
-    rows += [["mean", "**auto**", "", "", f"{float(row['regret']):+.1f} points"] for row in mean]
+    rows = []
+    for row in read("regret"):
+        if row["row"] == "recipe":
+            recipe = row["recipe"]
+            if row["budget"]:
+                recipe = f"**{recipe}**, {row['budget']} s: {row['kept']}"
+            seconds, accuracy = f"{float(row['seconds']):.0f} s", f"{float(row['accuracy']):.1%}"
+            rows.append([f"{row['photos']}, {row['count']}", recipe, seconds, accuracy, ""])
+        elif row["row"] == "regret":  # after the row of the largest budget
+            rows[-1][-1] = f"{float(row['regret']):+.1f} points"
+        else:
+            rows.append(["mean", "**auto**", "", "", f"{float(row['regret']):+.1f} points"])
     return [["photos", "recipe", "seconds", "accuracy", "regret"], *rows]
 
 
@@ -292,7 +288,9 @@ def peers() -> list[list[str]]:
             row["setting"],
             f"{float(row['seconds']):.0f} s",
             f"{float(row['accuracy']):.1%}",
-            row["versions"],
+            row["versions"] or f"keras {row['keras']}, scikit-learn {row['scikit-learn']}"
+            if row["tool"] != "Headstart"
+            else f"headstart {row['headstart']}",
         ]
         for row in read("peers")
     ]

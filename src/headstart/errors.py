@@ -131,6 +131,15 @@ which is not installed. Install it with: pip install tensorflow_of_the_future
     )
 
 
+def say_count(count: int, one: str, many: str) -> str:
+    """A number with what is counted, in the words that fit it.
+
+    >>> say_count(1, "photo is", "photos are"), say_count(1200, "photo is", "photos are")
+    ('1 photo is', '1,200 photos are')
+    """
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A half sentence with the nearest known names, or an empty string.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from headstart.bundle import Bundle
 from headstart.data.scan import Manifest, Problem, Sample
 from headstart.data.targets import encode_targets
-from headstart.errors import DatasetError
+from headstart.errors import DatasetError, say_count
 from headstart.evaluation.labels import LabelsEvaluation
 from headstart.evaluation.metrics import Evaluation, evaluate
 from headstart.evaluation.tasks import AnyEvaluation, evaluate_answers
@@ -46,7 +46,8 @@ def evaluate_manifest(
             problems.append(Problem(prediction.item.path, prediction.problem))
     if not found:
         raise DatasetError(
-            f"No photo could be evaluated; {len(problems)} files have problems, the first: "
+            f"No photo could be evaluated; "
+            f"{say_count(len(problems), 'file has a problem', 'files have problems')}, the first: "
             f"{problems[0].path} ({problems[0].reason})."
             if problems
             else "No photos found. Expected is a folder with one folder per class."

@@ -17,7 +17,7 @@ from headstart.data.scan import Problem, check_file, list_files
 from headstart.data.split import SIDES
 from headstart.data.stream import map_photos
 from headstart.data.thumbnails import try_thumbnail
-from headstart.errors import DatasetError, HeadstartError, UnreadablePhotoError
+from headstart.errors import DatasetError, HeadstartError, UnreadablePhotoError, say_count
 from headstart.evaluation.gallery import Card, Section, render_gallery
 from headstart.evaluation.novelty import normalise_rows
 from headstart.evaluation.selection import measure_margins, select_photos
@@ -217,8 +217,9 @@ def _describe_none(count: int, known: int, problems: Sequence[Problem]) -> str:
     if problems:
         first = problems[0]
         return (
-            f"No photo can be read; {len(problems)} files have problems, the first: {first.path} "
-            f"({first.reason})."
+            f"No photo can be read; "
+            f"{say_count(len(problems), 'file has a problem', 'files have problems')}, "
+            f"the first: {first.path} ({first.reason})."
         )
     return f"No photos found ({count} files). Give a folder of unlabelled photos."
 

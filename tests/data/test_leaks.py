@@ -46,7 +46,7 @@ def test_copies_pairs_and_groups_are_listed():
         pair("train/a/3", "validation/a/v"),
         pair("train/b/copy", "train/b/5"),  # the one that is used of the copies is tested
     )
-    assert copies.startswith("1 photos have the same bytes as a photo on another side of the split")
+    assert copies.startswith("1 photo has the same bytes as a photo on another side of the split")
     assert "train/b/copy (test/a/t1)" in copies
     assert near.startswith("3 pairs of near duplicates are on two sides of the given split")
     for part in (
@@ -55,7 +55,7 @@ def test_copies_pairs_and_groups_are_listed():
         "train/b/5 and test/a/t1 (copy)",
     ):
         assert part in near
-    assert groups.startswith("1 groups are on two sides")
+    assert groups.startswith("1 group is on two sides")
     assert "bea (train, test)" in groups
 
 

@@ -177,7 +177,7 @@ ONE_CLASS_IS_LEFT = Manifest(
     ("manifest", "words"),
     [
         (Manifest(()), "No photos found"),
-        (Manifest((), (Problem(Path("x"), "empty file"),)), "1 files could not be used"),
+        (Manifest((), (Problem(Path("x"), "empty file"),)), "1 file could not be used"),
         (make_manifest(a=9), r"Only one class was found \(a\)"),
         (make_manifest(a=9, b=1), "fewer than two different training photos: b"),
         (

@@ -132,6 +132,23 @@ def test_a_later_step_replaces_an_earlier_one_only_where_that_is_likely(
     assert says in climb.steps[-1].outcome
 
 
+def test_ctrl_c_while_steps_are_timed_leaves_the_probe(
+    tune: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    taken = tune(half=2.0)
+    monkeypatch.setattr(ladder, "recall_speed", lambda *_: None)
+    monkeypatch.setattr(ladder, "measure_speed", interrupt)
+    climb = make_climb(Budget(1000.0))
+    climb.run()
+    assert (climb.is_stopped, climb.best, taken) == (True, None, [])
+    [step] = climb.steps
+    assert not step.is_taken
+    assert "stopped" in step.why
+
+
 @pytest.mark.parametrize(
     ("end", "says"), [(OutOfTimeError(), "the budget was spent"), (KeyboardInterrupt(), "stopped")]
 )

@@ -117,6 +117,11 @@ def _show_one(name: str, as_json: bool) -> None:
     )
     out.print_rows(rows, "boundary", "shape", "kB per photo", "before it", "after it")
     out.stdout().print("\nShares are of the multiply-adds; kB are of the cache (float16).\n")
+    if not any(0 < boundary.share_before < 1 for boundary in boundaries):
+        out.stdout().print(
+            "This network has no inner boundary: its output is cached, or all of it is trained.\n",
+            soft_wrap=True,
+        )
     falls = (
         (
             str(row["setting"]),

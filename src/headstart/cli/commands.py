@@ -123,7 +123,7 @@ def features(
     """Write the backbone's features of photos: an array (.npy) and its rows' paths (.csv)."""
     from headstart.cli import output as out
     from headstart.engines import require_engine, use_engine
-    from headstart.errors import DatasetError
+    from headstart.errors import DatasetError, say_count
     from headstart.features.extract import open_features, scan_photos
     from headstart.features.table import check_features_output, save_features
     from headstart.models.loaders import load_prefix
@@ -140,7 +140,8 @@ def features(
     ):
         if not found.samples:
             raise DatasetError(
-                f"No photo in {photos} could be used; {len(found.problems)} problems."
+                f"No photo in {photos} could be used; "
+                f"{say_count(len(found.problems), 'problem', 'problems')}."
             )
         table = save_features(found, output, force=force)
     if as_json:

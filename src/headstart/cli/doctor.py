@@ -19,6 +19,7 @@ from headstart.cli.options import (
     RuntimeOption,
     SeedOption,
 )
+from headstart.errors import say_count
 
 if TYPE_CHECKING:
     from headstart.runtimes.measure import Choice, Measurement
@@ -117,8 +118,9 @@ def show_photos(
             out.stdout().print(f"wrote {what} to {path}", markup=False, soft_wrap=True)
     if files["corrected"] is not None:
         out.stdout().print(
-            f"wrote {files['corrected']}: {changes[0]} labels changed, {changes[1]} copies left "
-            f"out; try: headstart train {shlex.quote(str(files['corrected']))}",
+            f"wrote {files['corrected']}: {say_count(changes[0], 'label', 'labels')} changed, "
+            f"{say_count(changes[1], 'copy', 'copies')} left out; "
+            f"try: headstart train {shlex.quote(str(files['corrected']))}",
             markup=False,
             soft_wrap=True,
         )

@@ -16,6 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from headstart.errors import say_count
+
 if TYPE_CHECKING:
     from headstart.cli.inputs import Input
     from headstart.data.scan import Problem
@@ -83,9 +85,10 @@ def print_notes(
     console = stderr()
     for warning in warnings:
         console.print(f"[yellow]note:[/] {escape(warning)}", soft_wrap=True)
-    for found, fate in ((flags, "were used, but should be looked at"), (problems, "were not used")):
+    for found, fate in ((flags, "used, but should be looked at"), (problems, "not used")):
         if found:
-            console.print(f"[yellow]{len(found)} files {fate}:[/]")
+            files = say_count(len(found), "file was", "files were")
+            console.print(f"[yellow]{files} {fate}:[/]")
         for problem in found[:_SHOWN_PROBLEMS]:
             console.print(
                 f"  {escape(str(problem.path))}: {escape(problem.reason)}", soft_wrap=True
@@ -158,7 +161,7 @@ def print_examination(found: Examination, top: int) -> None:
 
     console, counts = stdout(), found.count()
     if not counts:
-        console.print(f"{len(found.samples)} photos, nothing to look at.")
+        console.print(f"{say_count(len(found.samples), 'photo', 'photos')}, nothing to look at.")
         return
     print_rows(
         ((KINDS[kind], str(count)) for kind, count in counts.items()),

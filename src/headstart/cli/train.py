@@ -82,6 +82,7 @@ def train(
     from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
     from headstart.engines import require_engine, use_engine
+    from headstart.interrupts import holding
     from headstart.recipe import choose_recipe, read_views
     from headstart.runs import check_run_output, name_run
     from headstart.task import CLASSIFICATION, get_task
@@ -121,8 +122,9 @@ def train(
                 budget=time_limit,
                 on_plan=lambda plan: print_plan(plan, out.stderr()),
             )
-        classifier.save(path, force=force)
-        classifier.save_run(name_run(path), force=True)
+        with holding("saving"):
+            classifier.save(path, force=force)
+            classifier.save_run(name_run(path), force=True)
     if as_json:
         out.print_json(describe_training(classifier, path))
         return

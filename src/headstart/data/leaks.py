@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from headstart.data.duplicates import Pair
 from headstart.data.scan import Sample
 from headstart.data.split import Split
+from headstart.errors import say_count
 
 # Examples per sentence; the bundle's record of the split has all groups.
 _SHOWN = 10
@@ -35,8 +36,8 @@ def describe_leaks(split: Split, samples: Sequence[Sample], pairs: Iterable[Pair
     ]
     if copies:
         yield (
-            f"{len(copies)} photos have the same bytes as a photo on another side of the split and "
-            f"were not used: {_shorten(copies)}."
+            f"{say_count(len(copies), 'photo has', 'photos have')} the same bytes as a photo on "
+            f"another side of the split; left out: {_shorten(copies)}."
         )
     near = [
         f"{sides[one][side].path} and {sides[other][further].path} ({pair.kind})"
@@ -47,14 +48,15 @@ def describe_leaks(split: Split, samples: Sequence[Sample], pairs: Iterable[Pair
     ]
     if near:
         yield (
-            f"{len(near)} pairs of near duplicates are on two sides of the given split, so that "
-            f"figures look better than they are: {_shorten(near)}. They were not moved."
+            f"{say_count(len(near), 'pair of near duplicates is', 'pairs of near duplicates are')} "
+            "on two sides of the given split, so that figures look better than they are: "
+            f"{_shorten(near)}. Nothing was moved."
         )
     torn = [f"{name} ({', '.join(found)})" for name, found in sorted(names.items()) if found[1:]]
     if torn:
         yield (
-            f"{len(torn)} groups are on two sides of the given split, so that figures look "
-            f"better than they are: {_shorten(torn)}. They were not moved."
+            f"{say_count(len(torn), 'group is', 'groups are')} on two sides of the given split, so "
+            f"that figures look better than they are: {_shorten(torn)}. Nothing was moved."
         )
 
 

@@ -24,7 +24,7 @@ from headstart.data.decode import LIMITS
 from headstart.data.groups import compile_pattern, find_groups
 from headstart.data.sides import find_address_sides, find_sides, is_folder, is_hidden
 from headstart.data.targets import list_names
-from headstart.errors import DatasetError
+from headstart.errors import DatasetError, say_count
 from headstart.files import digest_bytes
 from headstart.task import CLASSIFICATION, Task
 
@@ -294,8 +294,9 @@ def _describe_duplicates(samples: Iterable[Sample]) -> Iterator[str]:
         torn = next(sample for digest, sample in first.items() if digest in labels)
         names = " and ".join(sorted(labels[torn.digest]))
         yield (
-            f"{len(labels)} photos are in more than one class with the same bytes, "
-            f"such as {torn.path} ({names}); at most one of the labels can be right."
+            f"{say_count(len(labels), 'photo is', 'photos are')} in more than one class with the "
+            f"same bytes, such as {torn.path} ({names}); at most one of the labels can be right."
         )
     if extra:
-        yield f"{extra} photos are exact copies of others; copies stay on one side of the split."
+        copies = say_count(extra, "photo is an exact copy", "photos are exact copies")
+        yield f"{copies} of others; copies stay on one side of the split."

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from headstart.data.scan import Manifest, Problem, Sample
 from headstart.data.targets import Strata, make_strata
-from headstart.errors import DatasetError
+from headstart.errors import DatasetError, say_count
 from headstart.task import CLASSIFICATION, REGRESSION
 
 # Share of the photos that is set aside for the final number when no test folder is given.
@@ -275,8 +275,8 @@ def check_classes(manifest: Manifest) -> None:
     if manifest.problems:
         first = manifest.problems[0]
         refused = (
-            f" {len(manifest.problems)} files could not be used, the first: {first.path} "
-            f"({first.reason})."
+            f" {say_count(len(manifest.problems), 'file', 'files')} could not be used, the first: "
+            f"{first.path} ({first.reason})."
         )
     if task is not CLASSIFICATION:
         needed = (
@@ -285,7 +285,7 @@ def check_classes(manifest: Manifest) -> None:
         if len({sample.label for sample in manifest.samples}) < 2 or not names:
             raise DatasetError(
                 f"The task {task.name} needs photos with at least {needed}; there are "
-                f"{len(manifest.samples)} photos.{refused}"
+                f"{say_count(len(manifest.samples), 'photo', 'photos')}.{refused}"
             )
         return
     if not names:
@@ -311,8 +311,8 @@ def _check_sides(
     counts = Counter(name for name, _ in pairs)
     lost_labels = list_labels(lost)
     hint = (
-        f" {set_aside} photos were set aside, because their groups hold test photos of the earlier "
-        "split by now; with another seed the split starts anew."
+        f" {say_count(set_aside, 'photo was', 'photos were')} set aside: its group holds test "
+        "photos of the earlier split by now; with another seed the split starts anew."
         if set_aside
         else ""
     )

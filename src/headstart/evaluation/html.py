@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
+from headstart.errors import say_count
 from headstart.evaluation.metrics import Evaluation
 from headstart.evaluation.tasks import AnyEvaluation
 
@@ -42,7 +43,10 @@ def show_evaluation(
         parts.append(_picture_row(mistakes))
     parts += [f"<p>{escape(warning)}</p>" for warning in warnings]
     if problems:
-        parts.append(f"<p>{problems} files were not used; see <code>.problems</code>.</p>")
+        parts.append(
+            f"<p>{say_count(problems, 'file was', 'files were')} not used; "
+            "see <code>.problems</code>.</p>"
+        )
     return f"<div>{''.join(parts)}</div>"
 
 

@@ -5,8 +5,7 @@ are those that Keras's documentation gives for the weights; elsewhere those of t
 repositories: facebookresearch/ConvNeXt, google/automl (EfficientNetV2), tensorflow/tpu
 (EfficientNet), tensorflow/models (MobileNetV3). Where neither says it, the row has `UNSTATED`.
 Parameters and multiply-adds are counted from the graph by ``benchmarks/backbones.py``. Accuracies
-are from https://keras.io/api/applications (MobileNetV3: from its module's documentation); None
-where published figures differ or were not found.
+are from https://keras.io/api/applications (MobileNetV3: from its module's documentation).
 """
 
 from __future__ import annotations
@@ -141,21 +140,21 @@ ROWS: dict[str, Row] = {
         "nasnet_large_no_top.h5",
         "d81d89dc07e6e56530c4e77faddd61b5", remote="NASNet-large-no-top.h5"),
     "efficientnet_b0": Row("EfficientNetB0", _EFFICIENTNET, 224, 1280, 4_049_571, 384_534_752,
-        None, "efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"),
+        0.771, "efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"),
     "efficientnet_b1": Row("EfficientNetB1", _EFFICIENTNET, 240, 1280, 6_575_239, 685_522_832,
-        None, "efficientnetb1_notop.h5", "74c4e6b3e1f6a1eea24c589628592432"),
+        0.791, "efficientnetb1_notop.h5", "74c4e6b3e1f6a1eea24c589628592432"),
     "efficientnet_b2": Row("EfficientNetB2", _EFFICIENTNET, 260, 1408, 7_768_569, 992_153_872,
-        None, "efficientnetb2_notop.h5", "111f8e2ac8aa800a7a99e3239f7bfb39"),
+        0.801, "efficientnetb2_notop.h5", "111f8e2ac8aa800a7a99e3239f7bfb39"),
     "efficientnet_b3": Row("EfficientNetB3", _EFFICIENTNET, 300, 1536, 10_783_535, 1_825_605_392,
-        None, "efficientnetb3_notop.h5", "af6d107764bb5b1abb91932881670226"),
+        0.816, "efficientnetb3_notop.h5", "af6d107764bb5b1abb91932881670226"),
     "efficientnet_b4": Row("EfficientNetB4", _EFFICIENTNET, 380, 1792, 17_673_823, 4_391_979_024,
-        None, "efficientnetb4_notop.h5", "ebc24e6d6c33eaebbd558eafbeedf1ba"),
+        0.829, "efficientnetb4_notop.h5", "ebc24e6d6c33eaebbd558eafbeedf1ba"),
     "efficientnet_b5": Row("EfficientNetB5", _EFFICIENTNET, 456, 2048, 28_513_527, 10_264_336_752,
-        None, "efficientnetb5_notop.h5", "38879255a25d3c92d5e44e04ae6cec6f"),
+        0.836, "efficientnetb5_notop.h5", "38879255a25d3c92d5e44e04ae6cec6f"),
     "efficientnet_b6": Row("EfficientNetB6", _EFFICIENTNET, 528, 2304, 40_960_143, 19_065_289_536,
-        None, "efficientnetb6_notop.h5", "9ecce42647a20130c1f39a5d4cb75743"),
+        0.840, "efficientnetb6_notop.h5", "9ecce42647a20130c1f39a5d4cb75743"),
     "efficientnet_b7": Row("EfficientNetB7", _EFFICIENTNET, 600, 2560, 64_097_687, 37_743_324_192,
-        None, "efficientnetb7_notop.h5", "cbcfe4450ddf6f3ad90b1b398090fe4a"),
+        0.843, "efficientnetb7_notop.h5", "cbcfe4450ddf6f3ad90b1b398090fe4a"),
     "efficientnet_v2_b0": Row("EfficientNetV2B0", _EFFICIENTNET_V2, 224, 1280, 5_919_312,
         716_806_176, 0.787, "efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"),
     "efficientnet_v2_b1": Row("EfficientNetV2B1", _EFFICIENTNET_V2, 240, 1280, 6_931_124,
@@ -170,20 +169,20 @@ ROWS: dict[str, Row] = {
         24_581_180_384, 0.853, "efficientnetv2-m_notop.h5", "1b8dc055df72dde80d614482840fe342"),
     "efficientnet_v2_l": Row("EfficientNetV2L", _EFFICIENTNET_V2_LARGE, 480, 1280, 117_746_848,
         56_078_419_008, 0.857, "efficientnetv2-l_notop.h5", "b0b66b5c863aef5b46e8608fe1711615"),
-    "convnext_tiny": Row("ConvNeXtTiny", _CONVNEXT, 224, 768, 27_820_128, 4_454_763_264, None,
+    "convnext_tiny": Row("ConvNeXtTiny", _CONVNEXT, 224, 768, 27_820_128, 4_454_763_264, 0.813,
         "convnext_tiny_notop.h5",
         "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
-    "convnext_small": Row("ConvNeXtSmall", _CONVNEXT, 224, 768, 49_454_688, 8_682_944_256, None,
+    "convnext_small": Row("ConvNeXtSmall", _CONVNEXT, 224, 768, 49_454_688, 8_682_944_256, 0.823,
         "convnext_small_notop.h5",
         "6fc8009faa2f00c1c1dfce59feea9b0745eb260a7dd11bee65c8e20843da6eab"),
-    "convnext_base": Row("ConvNeXtBase", _CONVNEXT, 224, 1024, 87_566_464, 15_353_705_472, None,
+    "convnext_base": Row("ConvNeXtBase", _CONVNEXT, 224, 1024, 87_566_464, 15_353_705_472, 0.853,
         "convnext_base_notop.h5",
         "40a20c5548a5e9202f69735ecc06c990e6b7c9d2de39f0361e27baeb24cb7c45"),
-    "convnext_large": Row("ConvNeXtLarge", _CONVNEXT, 224, 1536, 196_230_336, 34_359_897_600, None,
+    "convnext_large": Row("ConvNeXtLarge", _CONVNEXT, 224, 1536, 196_230_336, 34_359_897_600, 0.863,
         "convnext_large_notop.h5",
         "96f02b6f0753d4f543261bc9d09bed650f24dd6bc02ddde3066135b63d23a1cd"),
     "convnext_xlarge": Row("ConvNeXtXLarge", _CONVNEXT, 224, 2048, 348_147_968, 60_918_982_656,
-        None, "convnext_xlarge_notop.h5",
+        0.867, "convnext_xlarge_notop.h5",
         "de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05"),
 }
 # fmt: on

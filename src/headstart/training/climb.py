@@ -99,7 +99,11 @@ class Climb:
             return
         lowest = 0
         while lowest < len(rungs) and not self.is_stopped:
-            found, beyond = self.ladder.find_fitting(rungs[lowest:])
+            try:
+                found, beyond = self.ladder.find_fitting(rungs[lowest:])
+            except KeyboardInterrupt:
+                self._stop()
+                return
             has_gained = True
             if found is not None:
                 offset, forecast = found
@@ -190,6 +194,12 @@ class Climb:
         except MissingPackageError as error:
             return str(error)
         return ""
+
+    def _stop(self) -> None:
+        """Before a step was begun."""
+        self.is_stopped = True
+        what, why = "no further part of the network", "stopped while steps were timed; run again"
+        self.steps.append(Step("fine-tuning", what, None, why, is_taken=False))
 
     def _leave(self, rungs: tuple[tuple[str, FineTune], ...]) -> None:
         named = {step.name for step in self.steps}

@@ -17,7 +17,7 @@ from headstart.data.duplicates import Pair, group_photos
 from headstart.data.scan import Manifest, Sample
 from headstart.data.split import check_classes, list_folds
 from headstart.data.table import scan_source
-from headstart.errors import DatasetError
+from headstart.errors import DatasetError, say_count
 from headstart.evaluation.label_errors import find_label_errors, find_outliers
 from headstart.evaluation.novelty import measure_distances, normalise_rows
 from headstart.features.extract import Features, Progress, extract_manifest
@@ -74,7 +74,8 @@ def examine(
     features = extract_manifest(prefix, manifest, runtime=runtime, progress=progress)
     if len({sample.label for sample in features.samples}) < 2:
         raise DatasetError(
-            f"Fewer than two classes have photos that can be read; {len(features.problems)} files "
+            f"Fewer than two classes have photos that can be read; "
+            f"{say_count(len(features.problems), 'file', 'files')} "
             "cannot be used."
         )
     quality = extract_quality(features.samples, prefix.image_size, progress)

@@ -12,6 +12,7 @@ from headstart.bundle import check_output
 from headstart.data.scan import Sample
 from headstart.data.stream import Content
 from headstart.data.thumbnails import try_thumbnail
+from headstart.errors import say_count
 from headstart.evaluation.gallery import Card, Section, render_gallery
 from headstart.files import dump_table, write_bytes
 
@@ -120,7 +121,8 @@ class Examination:
         counts = self.count()
         found = sum(counts.values())
         lines = [
-            f"{len(self.samples):,} photos were looked at; {found:,} findings."
+            f"{len(self.samples):,} photos were looked at; "
+            f"{say_count(found, 'finding', 'findings')}."
             if found
             else f"{len(self.samples):,} photos were looked at, and nothing stands out.",
             "Nothing was moved, changed or deleted. In published studies about half of such label "

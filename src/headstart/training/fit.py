@@ -23,12 +23,14 @@ from headstart.evaluation.tasks import AnyEvaluation, AnyTrust
 from headstart.evaluation.trust import Trust
 from headstart.features.extract import Features, Progress
 from headstart.features.near_duplicates import find_pairs
+from headstart.interrupts import holding
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
 from headstart.task import CLASSIFICATION, REGRESSION, Task, require_task
 from headstart.training.anytime import FirstPass
 from headstart.training.backbone_choice import BackboneChoice
 from headstart.training.climb import Climb
+from headstart.training.foresee import foretell
 from headstart.training.graph import build_graph
 from headstart.training.linear import LinearHead
 from headstart.training.measure import (
@@ -41,7 +43,7 @@ from headstart.training.measure import (
     select_rows,
 )
 from headstart.training.notes import describe_classes, describe_engine
-from headstart.training.plan import Plan, make_plan, measure_pace
+from headstart.training.plan import Plan, measure_pace
 from headstart.training.probe import Probe, fit_probe, import_solver_beside
 from headstart.training.stopwatch import Stopwatch
 from headstart.training.trust import (
@@ -160,7 +162,7 @@ def train(
     everything = join_manifests(manifest, test)
     import_solver_beside()
     with stopwatch.step("prefix"):
-        plan = _foretell(prefix, everything, budget, seed, runtime)
+        plan = foretell(prefix, everything, recipe, budget, seed=seed, runtime=runtime)
     if plan is not None and on_plan is not None:
         on_plan(plan)
     features, unseen = FirstPass(prefix, everything, budget, plan).extract(
@@ -185,8 +187,8 @@ def train(
         stopwatch.move("fine_tune", climb.seconds)
         tuning, recipe = climb.best or climb.last, climb.name_recipe(recipe)
         if plan is not None:
-            plan.steps[-1:-1] = climb.steps
-    with stopwatch.step("trust"):
+            plan.set_further(climb.steps)
+    with stopwatch.step("trust"), holding("measuring"):
         trust, plain = _judge(probe, tuning, split, class_names), probe
         if trust is not None:
             probe, tuning = fold_temperature(probe, tuning, trust.temperature)
@@ -194,7 +196,7 @@ def train(
         graph = build_graph(prefix, tuning) if tuning is not None and is_tuned else b""
         network = Outputs(features, probe, graph, prefix.image_size)
         trust, references = _refer(trust, network, split, class_names, seed)
-    with stopwatch.step("evaluate"):
+    with stopwatch.step("evaluate"), holding("measuring"):
         judge = Judge(network, trust, references, class_names, seed)
         evaluation, answers, probabilities = judge.evaluate(split.test, split.groups)
         validation, _, _ = judge.evaluate(split.validation, split.groups)
@@ -259,16 +261,6 @@ def divide(
     tested = replace(test, samples=_keep(test, readable)) if test else None
     groups = _group(features, pairs)
     return split_manifest(kept, seed, tested, groups=groups, earlier=earlier, use_all=use_all)
-
-
-def _foretell(
-    prefix: Prefix, manifest: Manifest, budget: Budget | None, seed: int, runtime: str
-) -> Plan | None:
-    """What is planned; photos are timed for a budget that must be kept."""
-    if budget is None:
-        return None
-    is_timed = budget.is_strict
-    return make_plan(prefix, manifest, budget, seed=seed, runtime=runtime, is_timed=is_timed)
 
 
 def _judge(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headstart.budget import Budget
 from headstart.data.scan import Manifest
 from headstart.data.split import check_classes
+from headstart.models.boundary import Prefix
 from headstart.models.loaders import load_prefix
 from headstart.recipe import FineTune, Recipe
 from headstart.runtimes import AUTO, require_runtime
@@ -51,18 +52,64 @@ def foresee(
         backbone = choice.chosen
     prefix = load_prefix(backbone)
     plan = make_plan(prefix, manifest, budget, seed=seed, runtime=runtime)
+    amounts = _count(manifest, plan)
+    before = plan.minimum - (budget.spent if budget else 0.0)
+    classes = len({sample.label for sample in manifest.samples})
+    ladder = Ladder(prefix, classes, amounts, budget, max(before, 0.0))
+    stage = recipe.fine_tune if recipe is not None else None
+    plan.set_further(_list_steps(ladder) if stage is None else [_time(ladder, stage)])
+    return plan
+
+
+def foretell(
+    prefix: Prefix,
+    manifest: Manifest,
+    recipe: Recipe,
+    budget: Budget | None,
+    *,
+    seed: int,
+    runtime: str,
+) -> Plan | None:
+    """The plan that a training begins with; None without a budget.
+
+    Photos are timed for a budget that must be kept. Steps of fine-tuning are not: what is known of
+    this machine, or a guess, has to do until there is a probe.
+
+    Args:
+        prefix: The frozen part.
+        manifest: All photos.
+        recipe: What is trained.
+        budget: What there is.
+        seed: Which photos are timed.
+        runtime: What computes the prefix.
+
+    Raises:
+        BudgetError: See `make_plan`.
+    """
+    if budget is None:
+        return None
+    is_timed = budget.is_strict
+    plan = make_plan(prefix, manifest, budget, seed=seed, runtime=runtime, is_timed=is_timed)
+    before, classes = plan.minimum - budget.spent, len({s.label for s in manifest.samples})
+    ladder = Ladder(prefix, classes, _count(manifest, plan), budget, max(before, 0.0))
+    if recipe.fine_tune is not None:
+        forecast = ladder.forecast(recipe.fine_tune)
+        plan.set_further([make_step("fine-tuning", recipe.fine_tune, "as asked for", forecast)])
+    elif recipe.name == "search":
+        says = "as asked for; half of what is left at most"
+        plan.set_further([Step("search", "settings of fine-tuning", None, says)])
+    elif recipe.name == "auto":
+        plan.set_further(_list_steps(ladder, is_timed=False))
+    return plan
+
+
+def _count(manifest: Manifest, plan: Plan) -> Amounts:
+    """Of photos on each side, as the split will be."""
     sides = [sample.side for sample in manifest.samples]
     tested, validated = sides.count("test"), sides.count("validation")
     if not tested:
         tested = round(_TESTED * len(sides))
-    trained = len(sides) - tested - validated
-    classes = len({sample.label for sample in manifest.samples})
-    amounts = Amounts(trained, validated, tested, plan.pace)
-    before = plan.minimum - (budget.spent if budget else 0.0)
-    ladder = Ladder(prefix, classes, amounts, budget, max(before, 0.0))
-    stage = recipe.fine_tune if recipe is not None else None
-    plan.steps[-1:-1] = _list_steps(ladder, trained) if stage is None else [_time(ladder, stage)]
-    return plan
+    return Amounts(len(sides) - tested - validated, validated, tested, plan.pace)
 
 
 def _time(ladder: Ladder, settings: FineTune) -> Step:
@@ -73,14 +120,15 @@ def _time(ladder: Ladder, settings: FineTune) -> Step:
     return make_step("fine-tuning", settings, why, forecast)
 
 
-def _list_steps(ladder: Ladder, trained: int) -> list[Step]:
-    why = object_to_few(trained)
+def _list_steps(ladder: Ladder, *, is_timed: bool = True) -> list[Step]:
+    why = object_to_few(ladder.amounts.train)
     if why:
         return [Step("fine-tuning", "no part of the network", None, why, is_taken=False)]
-    found, beyond = ladder.find_fitting(RUNGS)
+    found, beyond = ladder.find_fitting(RUNGS, is_timed=is_timed)
     if found is None:
         return beyond
     number, forecast = found
     name, settings = RUNGS[number]
-    step = make_step(name, settings, "fits, if the probe errs enough", forecast)
+    says = "fits" if forecast.is_measured else "may fit, very roughly"
+    step = make_step(name, settings, f"{says}, if the probe errs enough", forecast)
     return [step, *beyond]

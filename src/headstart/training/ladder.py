@@ -59,17 +59,20 @@ class Ladder:
         return self.budget.left - self.before if self.budget else float("inf")
 
     def find_fitting(
-        self, rungs: tuple[tuple[str, FineTune], ...]
+        self, rungs: tuple[tuple[str, FineTune], ...], *, is_timed: bool = True
     ) -> tuple[tuple[int, Forecast] | None, list[Step]]:
         """Number and forecast of the furthest step that fits; and those beyond it, with reasons.
 
-        Some steps of what may fit are timed, unless that was done before on this machine.
+        Args:
+            rungs: From the nearest to the furthest.
+            is_timed: Time some steps of what may fit, unless that was done before on this machine;
+                else what is known has to do.
         """
         beyond: list[Step] = []
         for number in reversed(range(len(rungs))):
             name, settings = rungs[number]
             forecast = self.forecast(settings)
-            if not forecast.is_measured and self._fits(forecast, _GUESS):
+            if is_timed and not forecast.is_measured and self._fits(forecast, _GUESS):
                 forecast = self.measure(settings)
             if self._fits(forecast, MARGIN if forecast.is_measured else _GUESS):
                 return (number, forecast), beyond

@@ -34,6 +34,12 @@ _PROBE, _PROBE_EACH, _PAIRS_EACH, _END, _END_EACH = 0.5, 1.5e-4, 1e-3, 1.5, 4e-4
 # Work that tells how crowded the machine is.
 _CROWD_SECONDS = 0.1
 
+# The steps of every training.
+_NEEDED = ("first pass", "probe", "measure")
+
+# Bytes of the process per feature of a photo: float16 as cached, and what the solver makes of it.
+_BYTES_EACH = 16
+
 # What is promised is a little more than what is predicted.
 MARGIN = 1.1
 
@@ -93,6 +99,11 @@ class Plan:
         """Plain data."""
         return asdict(self)
 
+    def set_further(self, steps: Iterable[Step]) -> None:
+        """Put steps between the probe and its measurement, in place of those that were there."""
+        needed = [step for step in self.steps if step.name in _NEEDED]
+        self.steps = [*needed[:-1], *steps, needed[-1]]
+
     def finish(self, seconds: dict[str, float], compared: float = 0.0) -> None:
         """Write down what the steps took.
 
@@ -148,6 +159,8 @@ def make_plan(
     probe = crowd * (_PROBE + _PROBE_EACH * count * classes)
     end = crowd * (_END + _END_EACH * count)
     spent = budget.spent if budget else 0.0
+    resident = measure_memory()
+    solving = resident + count * prefix.shape[-1] * _BYTES_EACH / 1e6 if resident else 0.0
     plan = Plan(
         budget=budget.seconds if budget else None,
         is_strict=bool(budget and budget.is_strict),
@@ -162,10 +175,22 @@ def make_plan(
                 first,
                 "computed once per photo, then cached" if new else "all are in the cache",
                 len(new) * int(np.prod(prefix.shape)) * 2,
-                measure_memory(),
+                resident,
             ),
-            Step("probe", f"linear head, {classes} classes", probe, "the first usable model"),
-            Step("measure", "test photos, trust, saving", end, "figures, thresholds, report"),
+            Step(
+                "probe",
+                f"linear head, {classes} classes",
+                probe,
+                "the first usable model",
+                memory_mb=solving,
+            ),
+            Step(
+                "measure",
+                "test photos, trust, saving",
+                end,
+                "figures, thresholds, report",
+                memory_mb=solving,
+            ),
         ],
     )
     if budget is not None and budget.is_strict and plan.minimum > budget.seconds:

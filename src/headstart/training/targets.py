@@ -25,6 +25,7 @@ from headstart.evaluation.tasks import evaluate_answers, measure_probability
 from headstart.evaluation.values import ValueEvaluation, ValueTrust, fit_half_widths
 from headstart.features.extract import Progress, extract_manifest
 from headstart.features.near_duplicates import find_pairs
+from headstart.interrupts import holding
 from headstart.models.boundary import Prefix
 from headstart.recipe import FineTune, Recipe, get_recipe
 from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
@@ -143,11 +144,11 @@ def train_targets(
         photos = list_photos(features, split, names, task)
         with stopwatch.step("fine_tune"):
             tuning = tune(prefix, photos, head, recipe.fine_tune, seed=seed, options=options)
-    with stopwatch.step("trust"):
+    with stopwatch.step("trust"), holding("measuring"):
         trust, tuning = _learn_trust(head, tuning, split, names)
         is_tuned = tuning is not None and tuning.share > 0
         graph = build_graph(prefix, tuning, task) if tuning is not None and is_tuned else b""
-    with stopwatch.step("evaluate"):
+    with stopwatch.step("evaluate"), holding("measuring"):
         network = Outputs(features, head, graph, prefix.image_size, task)
         judge = _Judge(network, trust, names, seed)
         evaluation, answers = judge.evaluate(split.test, split)
