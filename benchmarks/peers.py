@@ -96,6 +96,8 @@ def measure_apart(python: Path, arguments: tuple[str, ...], scratch: Path) -> di
 
 def list_jobs(name: str, options: argparse.Namespace, scratch: Path) -> Iterator[Job]:
     """What is measured on one set of photos."""
+    scratch = scratch / name  # with caches of its own
+    scratch.mkdir()
     folder = photo_sets.dataset_folder(name, options.limit, scratch)
     yield from list_ours(folder, scratch)
     yield from list_scripts(folder, scratch)
