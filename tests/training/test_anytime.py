@@ -18,7 +18,7 @@ from headstart.models.boundary import Prefix
 from headstart.models.loaders import load_prefix
 from headstart.training import plan as planning
 from headstart.training.anytime import FirstPass
-from headstart.training.plan import make_plan, measure_pace, shuffle
+from headstart.training.plan import Step, make_plan, measure_pace, shuffle
 
 
 @pytest.fixture
@@ -108,6 +108,19 @@ def test_photos_that_were_not_seen_in_time_are_left_out_and_named(ending: FirstP
     whole, nothing = replace(ending, budget=Budget(600.0)).extract(**OPTIONS)
     assert (len(whole.samples), whole.forwarded, nothing) == (80, 80 - seen, ())
     assert [s.path for s in whole.samples] == [s.path for s in manifest.samples]
+
+
+def test_time_for_fine_tuning_is_not_kept_from_the_first_pass(
+    prefix: Prefix, digits_folder: Path, empty_cache: Path
+) -> None:
+    manifest, budget = scan_folder(digits_folder), Budget(600.0)
+    plan = make_plan(prefix, manifest, budget, seed=0)
+    names = [step.name for step in plan.steps]
+    plan.set_further([Step("half", "half of the network", 590.0, "fits")])
+    plan.set_further([Step("half", "half of the network", 595.0, "fits")])
+    assert [step.name for step in plan.steps] == [*names[:-1], "half", names[-1]]
+    features, says = FirstPass(prefix, manifest, budget, plan).extract(**OPTIONS)
+    assert (len(features.samples), says) == (80, ())
 
 
 def test_too_few_photos_in_time_are_an_error(

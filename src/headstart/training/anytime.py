@@ -44,7 +44,7 @@ class FirstPass:
         prefix, manifest, budget, plan = self.prefix, self.manifest, self.budget, self.plan
         if budget is None or plan is None or not budget.is_strict or not plan.new:
             return extract_manifest(prefix, manifest, runtime=runtime, progress=progress), ()
-        reserve = MARGIN * sum(step.seconds or 0.0 for step in plan.steps[1:])
+        reserve = MARGIN * sum(step.seconds or 0.0 for step in plan.needed[1:])
 
         def report(done: int, total: int) -> None:
             budget.check(reserve)

@@ -99,9 +99,14 @@ class Plan:
         """Plain data."""
         return asdict(self)
 
+    @property
+    def needed(self) -> list[Step]:
+        """The steps of every training: first pass, probe, measurement."""
+        return [step for step in self.steps if step.name in _NEEDED]
+
     def set_further(self, steps: Iterable[Step]) -> None:
         """Put steps between the probe and its measurement, in place of those that were there."""
-        needed = [step for step in self.steps if step.name in _NEEDED]
+        needed = self.needed
         self.steps = [*needed[:-1], *steps, needed[-1]]
 
     def finish(self, seconds: dict[str, float], compared: float = 0.0) -> None:
