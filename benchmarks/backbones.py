@@ -1,4 +1,4 @@
-"""The contract check over every network of keras.applications, with random weights.
+"""The contract check over every network of the catalogue: random weights, the built-in with theirs.
 
 Usage: python benchmarks/backbones.py [NAME ...] [--boundaries N | --all-boundaries] [--again]
 
@@ -58,13 +58,15 @@ def check_row(name: str, most: int) -> dict[str, object]:
 
     start, spec = time.perf_counter(), BACKBONES[name]
     row: dict[str, object] = {"backbone": name, "problem": ""}
-    full = load_backbone(name, weights=None)
+    weights = None if spec.row else "imagenet"  # the built-in ones come with theirs
+    full = load_backbone(name, weights=weights)
     last = list_boundaries(full)[-1]
     row["parameters"], row["multiply_adds"] = full.count_params(), last.multiply_adds_before
     del full
     size = max(spec.min_size, 64)
-    model = load_backbone(name, weights=None, image_size=size)
-    settle(model)
+    model = load_backbone(name, weights=weights, image_size=size)
+    if weights is None:
+        settle(model)
     boundaries = list_boundaries(model)
     count = min(most, len(boundaries))
     picked = tuple(boundaries[i * (len(boundaries) - 1) // max(count - 1, 1)] for i in range(count))
@@ -131,11 +133,7 @@ def main() -> None:
     if options.child:
         print(json.dumps(check_row(options.names[0], most)))
         return
-    rows = [
-        spec
-        for spec in BACKBONES.values()
-        if spec.row and spec.name in (options.names or BACKBONES)
-    ]
+    rows = [spec for spec in BACKBONES.values() if spec.name in (options.names or BACKBONES)]
     found = {} if options.again else read_rows()
     with tempfile.TemporaryDirectory() as cache:
         for spec in sorted(rows, key=lambda spec: spec.parameters):
@@ -153,7 +151,7 @@ def run_row(name: str, most: int, cache: str) -> dict[str, object]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "HEADSTART_CACHE": str(Path(cache) / name.partition(":")[2])},
+        env={**os.environ, "HEADSTART_CACHE": str(Path(cache) / name.replace(":", "-"))},
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
