@@ -113,6 +113,7 @@ class Answers:
             )
         return np.array(found, np.float64).reshape(len(found), 2)
 
+    @on_engine
     def predict_sets(self, X: Photos, *, coverage: float = COVERAGE) -> list[tuple[str, ...]]:
         """For each photo the classes among which the truth is, the most probable first.
 

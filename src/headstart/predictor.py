@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -154,7 +154,7 @@ class Predictor:
         self,
         items: Iterable[Item],
         read: Callable[[Item], Path | Content] | None = None,
-    ) -> Iterator[Prediction[Item]]:
+    ) -> Generator[Prediction[Item]]:
         """A prediction per photo, in order, while later ones are still being computed.
 
         Args:

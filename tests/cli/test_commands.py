@@ -247,6 +247,15 @@ def test_train_prints_the_figures(run: Any, digits_folder: Path, elsewhere: Path
     assert set(elsewhere.iterdir()) == {written, written.with_suffix(".run")}
 
 
+def test_names_with_brackets_are_printed_as_they_are(
+    run: Any, digits_folder: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "a [bold] name.headstart"
+    done = run("train", digits_folder, "-o", bundle, "--recipe", "probe")
+    assert done.stdout.count("a [bold] name.headstart") == 3
+    assert "[bold]" in run("report", bundle, "--no-open").stdout
+
+
 def test_an_output_is_not_overwritten(run: Any, digits_folder: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "a.headstart"
     bundle.write_bytes(b"something dear")

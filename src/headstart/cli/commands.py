@@ -121,6 +121,8 @@ def features(
     force: ForceOption = False,
 ) -> None:
     """Write the backbone's features of photos: an array (.npy) and its rows' paths (.csv)."""
+    from rich.markup import escape
+
     from headstart.cli import output as out
     from headstart.engines import require_engine, use_engine
     from headstart.errors import DatasetError, say_count
@@ -163,7 +165,8 @@ def features(
     out.print_notes((), found.problems, found.flags)
     rows, columns = len(found.samples), found.shape[-1]
     out.stdout().print(
-        f"saved [bold]{output}[/] ({rows} × {columns} float16) and {table}; "
+        f"saved [bold]{escape(str(output))}[/] ({rows} × {columns} float16) and "
+        f"{escape(str(table))}; "
         f"{found.forwarded} photos were computed, {rows - found.forwarded} came from the cache",
         soft_wrap=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -53,8 +54,11 @@ def predict(
         require_task(predictor.task, "A list of the most probable classes (--top-k)")
     style = "json" if as_json else "csv" if as_csv or not sys.stdout.isatty() else "text"
     inputs = list_inputs(paths)
-    with use_engine(engine, address=ray_address):
-        predictions = predictor.predict(inputs, Input.check)
+    with (
+        use_engine(engine, address=ray_address),
+        # Also where the reader of the rows has seen enough: the engine ends after its work.
+        closing(predictor.predict(inputs, Input.check)) as predictions,
+    ):
         rows = (out.with_path(prediction) for prediction in predictions)
         if predictor.task is CLASSIFICATION:
             read, unread = out.write_predictions(rows, predictor.class_names, style, top_k)

@@ -44,13 +44,15 @@ def report(
     """
     import webbrowser
 
+    from rich.markup import escape
+
     from headstart.cli import output as out
     from headstart.cli.tuning import show_log
     from headstart.report import write_report
 
     with show_log(), out.progress("features") as progress:
         path = write_report(bundle, output, measure=measure, progress=progress)
-    out.stdout().print(f"wrote [bold]{path}[/]", soft_wrap=True)
+    out.stdout().print(f"wrote [bold]{escape(str(path))}[/]", soft_wrap=True)
     if sys.stdout.isatty() if show is None else show:
         webbrowser.open(path.resolve().as_uri())
 

@@ -73,6 +73,8 @@ def train(
     CSV file with the columns path, label, optionally split and group. Without test photos about
     20 % of each class are set aside; a bundle that is overwritten hands its test photos on.
     """
+    from rich.markup import escape
+
     from headstart.budget import begin_budget
     from headstart.bundle import check_output, find_bundle
     from headstart.classifier import ImageClassifier
@@ -139,10 +141,10 @@ def train(
     if classifier.plan is not None:
         print_plan(classifier.plan, out.stdout())
     out.print_seconds(classifier.seconds)
-    quoted = shlex.quote(str(path))
+    quoted = escape(shlex.quote(str(path)))
     out.stdout().print(
-        f"saved [bold]{path}[/]; try: headstart predict {quoted} PHOTOS, or headstart report "
-        f"{quoted}",
+        f"saved [bold]{escape(str(path))}[/]; try: headstart predict {quoted} PHOTOS, or "
+        f"headstart report {quoted}",
         soft_wrap=True,
     )
 

@@ -34,6 +34,7 @@ from headstart.training.fit import Training, divide, join_manifests, list_photos
 from headstart.training.graph import build_graph
 from headstart.training.linear import LinearHead, activate, choose_thresholds, fit_head
 from headstart.training.measure import Answer, Outputs, select_rows
+from headstart.training.notes import describe_engine
 from headstart.training.objective import encode_samples
 from headstart.training.plan import measure_pace
 from headstart.training.probe import import_solver_beside
@@ -166,6 +167,7 @@ def train_targets(
             *everything.warnings,
             *describe_leaks(split, features.samples, pairs),
             *_describe_counts(split, names, task, use_all),
+            *describe_engine(tuning),
         ),
         features=features,
         recipe=recipe,
