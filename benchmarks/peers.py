@@ -108,7 +108,7 @@ def list_jobs(name: str, options: argparse.Namespace, scratch: Path) -> Iterator
                 target = str(scratch / f"{tool} {count}.npz")
                 arguments = (script, tool, str(folder), target, "--epochs", str(count))
                 job = partial(measure_apart, options.torch, arguments, scratch)
-                yield tool, f"{count} epochs", job
+                yield tool, f"{count} epoch{'s' if count > 1 else ''}", job
     if options.autokeras:
         arguments = (str(HERE / "peers" / "autokeras_script.py"), str(folder))
         yield (
