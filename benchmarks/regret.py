@@ -39,6 +39,7 @@ FIXED = {
     "probe": ("--recipe", "probe"),
     "last block": ("--unfreeze", "last_block"),
     "half": ("--unfreeze", "half"),
+    "most": ("--unfreeze", "most"),
 }
 AUTO = "auto"
 # Sets and numbers of photos.

@@ -17,8 +17,8 @@ class FineTune:
 
     Attributes:
         unfreeze: What is trained: ``"none"``, a number of layers, the name of a block,
-            ``"last_block"``, ``"last_2_blocks"``, ``"half"`` (of the multiply-adds), a regular
-            expression on layer names, ``"all"``.
+            ``"last_block"``, ``"last_2_blocks"``, ``"half"`` or ``"most"`` (of the multiply-adds),
+            a regular expression on layer names, ``"all"``.
         batchnorm: ``"inference"``, ``"affine"`` or ``"train"``; see
             `headstart.models.unfreeze.Unfreeze`.
         epochs: Passes over the training photos, at most.

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.data.scan import Manifest, Problem, scan_folder, scan_paths
+from headstart.data.scan import Manifest, Problem, read_sample, scan_folder, scan_paths
 from headstart.errors import DatasetError
 from headstart.files import digest_bytes
 
@@ -397,6 +397,18 @@ def scan(root: Path, files: dict[str, bytes]) -> Manifest:
     manifest = scan_folder(root)
     check_accounts_loosely(manifest, root, files)
     return manifest
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("b\0.jpg", "embedded null byte"), ("b\ud800.jpg", "surrogates not allowed")],
+)
+def test_a_name_that_the_system_does_not_know_is_a_problem(tmp_path, name, said):
+    found = read_sample(tmp_path / name, "cat", None)
+    assert isinstance(found, Problem)
+    assert found.path == tmp_path / name
+    assert found.reason.startswith("cannot be read: ")
+    assert found.reason.endswith(said)
 
 
 def check_accounts_loosely(manifest: Manifest, root: Path, files: dict[str, bytes]) -> None:

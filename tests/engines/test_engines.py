@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib.util
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,9 @@ def test_what_is_no_engine_is_said(engine: str, address: str | None, said: str) 
         ("local", 0.5, "Say also: --engine ray"),
         ("ray", 0.0, "0 is no share of a GPU"),
         ("ray", 1.5, "1.5 is no share of a GPU"),
+        ("ray", 1e-5, "1e-05 is no share of a GPU"),
+        ("ray", math.inf, "inf is no share of a GPU"),
+        ("ray", math.nan, "nan is no share of a GPU"),
     ],
 )
 def test_what_is_no_share_is_said(engine: str, gpus: float, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -145,6 +146,21 @@ def test_another_tensorflow_on_a_node_is_refused() -> None:
     opened = nodes.Differentiation(b"", "1.0").open(1)
     with pytest.raises(HeadstartError, match=r"the run was begun with 1\.0"), opened:
         pass
+
+
+def test_the_tensorflow_of_another_package_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    get_version = importlib.metadata.version
+
+    def find(name: str) -> str:
+        if name == "tensorflow":  # installed as tensorflow-cpu
+            raise importlib.metadata.PackageNotFoundError(name)
+        return get_version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", find)
+    here, there = make_network(), make_network()
+    with use_engine(Several()):
+        assert spread(there, 100) == ""
+    np.testing.assert_allclose(take_steps(there, 1), take_steps(here, 1), rtol=CLOSE)
 
 
 def test_a_stage_and_a_search_on_nodes_are_those_of_one_process(

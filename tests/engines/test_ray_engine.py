@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
@@ -85,6 +84,7 @@ def other_cache(tmp_path: Path) -> Path:
         ("ray://127.0.0.1:10001", "Ray Client, which is not supported"),
         ("nowhere", "No Ray cluster can be reached at nowhere"),
         ("127.0.0.1:1", "No Ray cluster can be reached at 127.0.0.1:1"),
+        ("10.0.0..1:6379", "No Ray cluster can be reached at 10.0.0..1:6379"),  # no IDNA label
     ],
 )
 def test_an_address_without_a_cluster_is_said(address: str, said: str) -> None:
@@ -315,63 +315,24 @@ def test_the_same_steps_of_fine_tuning_though_workers_are_killed_in_one(
 ) -> None:
     monkeypatch.setattr("headstart.training.nodes.LEAST_SENT", 20)
     monkeypatch.setattr(RayEngine, "nodes", 2)  # on this machine, with a core each
-    monkeypatch.setattr(engine, "_list_cores", lambda: [1, 1])
-    here, there, sent, send = make_network(), make_network(), [], engine.start_on_node
+    monkeypatch.setattr(engine, "list_cores", lambda: [1, 1])
+    here, there, sent, send = make_network(), make_network(), [], engine.start
     with use_engine(engine):
         assert spread(there, 100) == ""
     started: list[int] = []
 
-    def interrupt(work: list[Any], items: list[Any]) -> Any:
+    def interrupt(work: list[Any], items: list[Any], **asked: int) -> Any:
         if len(sent) == 6:  # the fourth step; a process that is stopped computes nothing of it
             started[:] = list_workers(b"IDLE")
             for pid in started:
                 os.kill(pid, signal.SIGSTOP)
             Timer(0.5, lambda: [os.kill(pid, signal.SIGKILL) for pid in started]).start()
         sent.append(items)
-        return send(work, items)
+        return send(work, items, **asked)
 
-    monkeypatch.setattr(engine, "start_on_node", interrupt)
+    monkeypatch.setattr(engine, "start", interrupt)
     one, two = take_steps(here), take_steps(there)
     np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=CLOSE)
     np.testing.assert_array_equal(two[:, 1], one[:, 1])
     assert started
     assert len(sent) > 2 * len(one)
-
-
-# ---- shares of a GPU
-
-
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="each task has a core of its own")
-@pytest.mark.parametrize(("share", "at_once"), [(0.5, 2), (1.0, 1)])
-def test_tasks_share_a_gpu(engine: RayEngine, tmp_path: Path, share: float, at_once: int) -> None:
-    @contextlib.contextmanager
-    def meet(_: int) -> Iterator[Any]:
-        def run(items: Any) -> Iterator[Any]:
-            """Each says that it has begun, and waits whether others do before it ends."""
-            for item in items:
-                (tmp_path / f"{item} begun").touch()
-                deadline = time.monotonic() + (20 if at_once > 1 else 1)
-                while len(list(tmp_path.glob("* begun"))) < 2 and time.monotonic() < deadline:
-                    time.sleep(0.05)
-                both = len(list(tmp_path.glob("* begun"))) == 2
-                yield item, both, os.environ.get("CUDA_VISIBLE_DEVICES")
-
-        yield run
-
-    assert engine.slots >= 2
-    with use_engine("ray", gpus=share) as sharing:
-        first, second = sharing.map(meet, [1, 2], lost=max, chunk=1)
-        assert sharing.slots == at_once
-    assert first == (1, at_once == 2, "0")
-    assert second[0] == 2
-
-
-def test_gpus_that_no_node_has_are_refused(engine: RayEngine) -> None:
-    def count(_: int) -> Any:
-        return contextlib.nullcontext(list)
-
-    assert list(engine.map(count, [1], lost=max, chunk=1)) == [1]
-    sharing = RayEngine(gpus=2)
-    said = "Each task shall have 2 GPUs, but no node of the Ray cluster has more than 1"
-    with pytest.raises(HeadstartError, match=said):
-        next(sharing.map(count, [1], lost=max, chunk=1))

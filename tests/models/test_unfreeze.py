@@ -61,17 +61,21 @@ def test_larger_settings_of_vgg16(vgg: keras.Model) -> None:
     assert resolve_unfreeze(vgg, "block4").layers == everything.layers[-6:], "and all that follows"
 
 
-def test_half_is_where_half_of_the_multiply_adds_lie_before(
-    vgg: keras.Model, lite: keras.Model
+@pytest.mark.parametrize(
+    ("setting", "share", "names"),
+    [("half", 0.5, ("block3_pool", "block5b_add")), ("most", 0.25, ("block2_pool", "block3b_add"))],
+)
+def test_shares_are_where_so_many_of_the_multiply_adds_lie_before(
+    vgg: keras.Model, lite: keras.Model, setting: str, share: float, names: tuple[str, str]
 ) -> None:
-    for model, boundary in ((vgg, "block3_pool"), (lite, "block5b_add")):
-        found = resolve_unfreeze(model, "half").boundary
+    for model, boundary in zip((vgg, lite), names, strict=True):
+        found = resolve_unfreeze(model, setting).boundary
         assert found.name == boundary
-        assert found.share_before >= 0.5
+        assert found.share_before >= share
         blocks = list_blocks(model)
         steps = {b.step: b.share_before for b in list_boundaries(model)}
         earlier = [b.first for b in blocks if b.first - 1 < found.step]
-        assert steps[earlier[-1] - 1] < 0.5, "one block more would be less than half"
+        assert steps[earlier[-1] - 1] < share, "one block more would be less"
 
 
 def test_a_stage_is_a_name_too(lite: keras.Model) -> None:

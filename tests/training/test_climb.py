@@ -56,7 +56,7 @@ def make_climb(budget: Budget | None, count: int = 400, accuracy: float = 0.8) -
 @pytest.fixture
 def speeds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Speed]:
     """What steps cost, by what is unfrozen; all of it was measured before."""
-    found = dict.fromkeys(("last_block", "half", "all"), FAST)
+    found = dict.fromkeys(("last_block", "half", "most", "all"), FAST)
     monkeypatch.setattr(ladder, "recall_speed", lambda _, settings: found[settings.unfreeze])
     return found
 
@@ -91,8 +91,8 @@ def tune(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 def test_the_furthest_that_fits_is_taken_then_what_is_beyond_if_it_fits(
     speeds: dict[str, Speed], tune: Any
 ) -> None:
-    taken = tune(last_block=1.0, half=2.0, all=4.0)
-    speeds["all"] = replace(FAST, train=1.0)
+    taken = tune(last_block=1.0, half=2.0, most=3.0, all=4.0)
+    speeds["most"] = speeds["all"] = replace(FAST, train=1.0)
     climb = make_climb(Budget(100.0))
     climb.run()
     assert taken == ["half"]
@@ -108,21 +108,21 @@ def test_without_a_gain_of_half_of_the_network_the_whole_is_left(
 ) -> None:
     taken, climb = tune(half=0.0, all=4.0), make_climb(Budget(1000.0))
     climb.run(RUNGS[3:])
-    assert taken == ["whole network"], "both fit: the furthest is taken"
-    speeds["all"] = replace(FAST, train=1.0)
+    assert taken == ["whole network"], "all fit: the furthest is taken"
+    speeds["most"] = speeds["all"] = replace(FAST, train=1.0)
     climb = make_climb(Budget(1000.0))
     taken.clear()
     climb.run()
     assert (taken, climb.best, climb.settings) == (["half"], None, None)
     assert climb.last is not None
-    assert [step.name for step in climb.steps] == ["half", "whole network"]
+    assert [step.name for step in climb.steps] == ["half", "most", "whole network"]
 
 
 @pytest.mark.parametrize(("after", "is_kept"), [(6.0, True), (1.0, False)])
 def test_a_later_step_replaces_an_earlier_one_only_where_that_is_likely(
     speeds: dict[str, Speed], tune: Any, after: float, is_kept: bool
 ) -> None:
-    rungs = (RUNGS[1], RUNGS[4])
+    rungs = (RUNGS[1], RUNGS[-1])
     taken, climb = tune(last_block=2.0, all=after), make_climb(None)
     assert climb.take(*rungs[0])
     assert climb.take(*rungs[1]) is is_kept
@@ -158,7 +158,7 @@ def test_what_ends_a_step_leaves_the_best_so_far(
     speeds["all"] = replace(FAST, train=0.02)
     taken, climb = tune(half=2.0, all=end), make_climb(None)
     climb.take(*RUNGS[3])
-    climb.take(*RUNGS[4])
+    climb.take(*RUNGS[-1])
     assert taken == ["half", "whole network"]
     assert climb.is_stopped
     assert climb.settings == RUNGS[3][1]

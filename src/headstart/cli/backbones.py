@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Settings of ``unfreeze`` that are shown for every backbone, where it has so many blocks or layers.
 _SETTINGS: tuple[str | int, ...] = (
-    *("last_block", "last_2_blocks", "last_3_blocks", "half", 4, 10, 20),
+    *("last_block", "last_2_blocks", "last_3_blocks", "half", "most", 4, 10, 20),
 )
 
 

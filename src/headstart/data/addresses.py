@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from headstart.errors import DatasetError, MissingPackageError, require_package
+from headstart.data.decode import LIMITS
+from headstart.errors import DatasetError, HeadstartError, MissingPackageError, require_package
 
 if TYPE_CHECKING:
     AnyPath = Path
@@ -42,6 +43,12 @@ _TRIES, _PAUSE_SECONDS, _MOST_FAILURES = 3, 0.5, 20
 
 # After "//" these have the root of a file system, others a bucket or a host.
 _ROOTED = ("file", "local")
+
+# Kinds of fsspec that are no places of files: what they open, or run, the address itself says.
+_NO_PLACES = (
+    *("async_wrapper", "asyncwrapper", "blockcache", "cached", "dask", "data", "dir", "filecache"),
+    *("generic", "libarchive", "pyscript", "reference", "simplecache", "tar", "zip"),
+)
 
 
 class AddressPath(AnyPath):
@@ -69,27 +76,28 @@ class AddressPath(AnyPath):
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """Whether it is a file or a folder, and its bytes, as they were when first asked for."""
-        size = getattr(self, "_size", None)
-        if size is not None:
-            return _make_status(stat.S_IFREG, size)
-        found = _ask(self, lambda files, name: files.info(name))
-        if found.get("type") == "directory":
-            return _make_status(stat.S_IFDIR, 0)
-        size = found.get("size")
-        if size is None:  # some servers of HTTP do not say it
-            size = len(self.read_bytes())
-        self.remember(size)
-        return _make_status(stat.S_IFREG, size)
+        kind, size = stat.S_IFREG, getattr(self, "_size", None)
+        if size is None:
+            found = ask(self, lambda files, name: files.info(name))
+            if found.get("type") == "directory":
+                kind, size = stat.S_IFDIR, 0
+            else:  # some servers of HTTP do not say a size
+                size = len(self.read_bytes()) if found.get("size") is None else found["size"]
+                self.remember(size)
+        return os.stat_result((kind | 0o444, 0, 0, 1, 0, 0, size, 0, 0, 0))
 
     def read_bytes(self) -> bytes:
         """All of it.
 
         Raises:
             FileNotFoundError: There is nothing there.
-            OSError: The network failed, more than once.
+            OSError: The network failed, more than once; or a server sends more than the limit.
             DatasetError: Whoever asks may not read it; or the network fails every time.
         """
-        return bytes(_ask(self, lambda files, name: files.cat_file(name)))
+        content, most = ask(self, _read), LIMITS.file_bytes
+        if is_web(self) and len(content) > most:
+            raise OSError(errno.EFBIG, f"more than the limit of {most / 2**20:,.0f} MB")
+        return content
 
     def exists(self) -> bool:
         """Whether there is something now."""
@@ -105,7 +113,7 @@ class AddressPath(AnyPath):
 
     def _find_type(self) -> str | None:
         try:
-            return str(_ask(self, lambda files, name: files.info(name))["type"])
+            return str(ask(self, lambda files, name: files.info(name))["type"])
         except OSError:
             return None
 
@@ -116,10 +124,6 @@ class AddressPath(AnyPath):
     def resolve(self, strict: bool = False) -> Self:
         """Itself."""
         return self
-
-
-def _make_status(kind: int, size: int) -> os.stat_result:
-    return os.stat_result((kind | 0o444, 0, 0, 1, 0, 0, size, 0, 0, 0))
 
 
 def locate(place: str | Path) -> Path:
@@ -160,53 +164,35 @@ def map_waiting(function: Callable[[Item], Result], items: Iterable[Item]) -> It
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-def list_folder(root: AddressPath) -> list[AddressPath]:
-    """The files below an address, in the order of a walk through folders.
+def find_pattern(pattern: str) -> list[Path]:
+    """The addresses that a pattern with ``*`` stands for, in order; or what has that very name.
 
     Raises:
-        DatasetError: There is nothing, or it cannot be listed; or it is a file.
+        HeadstartError: It matches nothing, or cannot be listed.
     """
-    if str(root).startswith(_WEB):
-        raise DatasetError(
-            f"{root} cannot be listed: HTTP has no folders. Give a CSV with the addresses of "
-            "photos in the column path, or copy them here."
-        )
+    text = str(AddressPath(pattern))
+    wild = re.search(r"[*?[]", text)
+    if wild is None or is_web(text):
+        return [AddressPath(text)]  # whoever looks at it finds out whether it is there
+    # fsspec calls a file without its host, or its account: what is below this has them again.
+    above = text[: text.rindex("/", 0, wild.start()) + 1]
+    rest = text.removeprefix(above)
+
+    def expand(files: Any, base: str) -> list[str]:
+        name = f"{base.rstrip('/')}/{rest}" if base else rest
+        try:
+            files.info(name)
+        except _ABSENT:
+            return sorted(path.removeprefix(base).lstrip("/") for path in files.glob(name))
+        return [rest]
+
     try:
-        base, found = _ask(root, _find_files)
-    except FileNotFoundError:
-        found = None
+        names = ask(above, expand)
     except OSError as error:
-        raise DatasetError(f"{root} cannot be listed: {error.strerror or error}.") from error
-    if found is None:
-        raise DatasetError(f"The folder {root} does not exist. Give one with a folder per class.")
-    listed = []
-    for name, size in found.items():
-        parts = name[len(base) :].strip("/").split("/") if name != base else []
-        if not parts:
-            raise DatasetError(f"{root} is a file. Give a folder with one folder per class.")
-        if name.startswith(f"{base}/") and not name.endswith("/"):  # a mark of a folder
-            listed.append((parts, size))
-    return [root.joinpath(*parts).remember(size) for parts, size in sorted(listed)]
-
-
-def _find_files(files: Any, name: str) -> tuple[str, dict[str, int | None] | None]:
-    files.invalidate_cache()  # of an earlier listing in this process
-    base = name.rstrip("/")
-    found = {path: info.get("size") for path, info in files.find(name, detail=True).items()}
-    return base, found if found or files.exists(name) else None
-
-
-def find_pattern(pattern: str) -> list[Path]:
-    """The addresses that a pattern with ``*`` stands for, in order; or what has that very name."""
-    place = AddressPath(pattern)
-    if pattern.startswith(_WEB) or place.exists():
-        return [place]
-    scheme = pattern.partition(":")[0]
-
-    def expand(files: Any, name: str) -> list[str]:
-        return sorted(str(found) for found in files.glob(name))
-
-    return [locate(f"{scheme}://{name.lstrip('/')}") for name in _ask(place, expand)]
+        raise DatasetError(f"{text} cannot be listed: {error.strerror or error}.") from error
+    if not names:
+        raise HeadstartError(f"The pattern {pattern} matches no file.")
+    return [AddressPath(above + name) for name in names]
 
 
 # ---- asking
@@ -233,16 +219,16 @@ class _Failures:
 _FAILURES = _Failures()
 
 
-def _ask(path: AddressPath, question: Callable[[Any, str], Result]) -> Result:
+def ask(path: AddressPath | str, question: Callable[[Any, str], Result]) -> Result:
     """What a file system answers on an address; a network that fails is asked again.
 
     Raises:
         FileNotFoundError: There is nothing there.
         OSError: The network failed; or one server of the web, of which each photo has another,
-            lets nobody in.
+            lets nobody in; or it is no place of files.
         DatasetError: A storage lets nobody in, or fails for all.
     """
-    is_web = str(path).startswith(_WEB)
+    _check_kind(str(path))
     for tries in itertools.count(1):
         try:
             answer = question(*_connect(str(path)))
@@ -254,7 +240,7 @@ def _ask(path: AddressPath, question: Callable[[Any, str], Result]) -> Result:
                 _FAILURES.forget()
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
             is_refused, why = _is_refusal(error), _shorten(error)
-            if is_refused and not is_web:
+            if is_refused and not is_web(path):
                 raise DatasetError(
                     f"{path} may not be read: {why}. Needed are the credentials that the tools of "
                     "its storage use on this machine too; see docs/addresses.md."
@@ -262,7 +248,7 @@ def _ask(path: AddressPath, question: Callable[[Any, str], Result]) -> Result:
             if tries < _TRIES and not is_refused:
                 time.sleep(_PAUSE_SECONDS * tries)
                 continue
-            if not is_web and _FAILURES.add():
+            if not is_web(path) and _FAILURES.add():
                 raise DatasetError(
                     f"{path} cannot be read: {why}. More than {_MOST_FAILURES} others before it "
                     "could not either. What was computed is kept; run again when the network is "
@@ -275,8 +261,33 @@ def _ask(path: AddressPath, question: Callable[[Any, str], Result]) -> Result:
     raise AssertionError  # the count has no end
 
 
+def is_web(place: AddressPath | str) -> bool:
+    """Whether an address is one of HTTP, which has no folders, and often no sizes."""
+    return str(place).startswith(_WEB)
+
+
 _WEB = ("http:", "https:")
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def _check_kind(url: str) -> None:
+    """Refuse what is no place of files, before fsspec sees it; it is a problem of that photo."""
+    scheme = url.partition(":")[0]
+    if "::" in url or scheme in _NO_PLACES:
+        what = "::" if "::" in url else f"{scheme}://"
+        places = "places of files, such as s3://, gs:// and https://; copy the photos to one"
+        raise OSError(errno.EINVAL, f"an address with {what} is not taken, only {places}")
+
+
+def _read(files: Any, name: str) -> bytes:
+    """All of a file; of the web one byte more than the limit at most, whatever a server sends."""
+    if not is_web(name):
+        return bytes(files.cat_file(name))
+    content, most = bytearray(), LIMITS.file_bytes + 1
+    with files.open(name, block_size=0, size=most) as stream:  # else it is asked for its size
+        while len(content) < most and (piece := stream.read(most - len(content))):
+            content += piece
+    return bytes(content)
 
 
 def _find_cause(error: Exception) -> Exception:
@@ -291,7 +302,7 @@ def _find_cause(error: Exception) -> Exception:
 
 def _get_status(error: Exception) -> int | None:
     """That of an answer over HTTP."""
-    status = str(getattr(error, "status", getattr(error, "code", "")))
+    status = str(getattr(error, "status", None) or getattr(error, "code", ""))
     return int(status) if status.isdigit() else None
 
 

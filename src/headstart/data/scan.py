@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from headstart.data.addresses import AddressPath, list_folder, locate, map_waiting
+from headstart.data.addresses import AddressPath, ask, is_web, locate, map_waiting
 from headstart.data.decode import LIMITS
 from headstart.data.groups import compile_pattern, find_groups
 from headstart.data.sides import find_address_sides, find_sides, is_folder, is_hidden
@@ -193,6 +193,8 @@ def read_sample(
         return Sample(type(path)(path), label, digest, side)
     except OSError as error:
         return Problem(path, f"cannot be read: {error.strerror or error}")
+    except ValueError as error:  # a name that no file can have
+        return Problem(path, f"cannot be read: {error}")
 
 
 def check_file(path: Path, max_file_bytes: int) -> str | None:
@@ -276,6 +278,42 @@ def _walk_address(root: AddressPath, problems: list[Problem]) -> Iterator[Path]:
             yield path
         elif passed != (passed := root.joinpath(*folders[:hidden])):
             problems.append(Problem(passed, "a hidden folder, which is not searched"))
+
+
+def list_folder(root: AddressPath) -> list[AddressPath]:
+    """The files below an address, in the order of a walk through folders.
+
+    Raises:
+        DatasetError: There is nothing, or it cannot be listed; or it is a file.
+    """
+    if is_web(root):
+        raise DatasetError(
+            f"{root} cannot be listed: HTTP has no folders. Give a CSV with the addresses of "
+            "photos in the column path, or copy them here."
+        )
+    try:
+        base, found = ask(root, _find_files)
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise DatasetError(f"{root} cannot be listed: {error.strerror or error}.") from error
+    if found is None:
+        raise DatasetError(f"The folder {root} does not exist. Give one with a folder per class.")
+    listed = []
+    for name, size in found.items():
+        parts = name[len(base) :].strip("/").split("/") if name != base else []
+        if not parts:
+            raise DatasetError(f"{root} is a file. Give a folder with one folder per class.")
+        if name.startswith(f"{base}/") and not name.endswith("/"):  # a mark of a folder
+            listed.append((parts, size))
+    return [root.joinpath(*parts).remember(size) for parts, size in sorted(listed)]
+
+
+def _find_files(files: Any, name: str) -> tuple[str, dict[str, int | None] | None]:
+    files.invalidate_cache()  # of an earlier listing in this process
+    base = name.rstrip("/")
+    found = {path: info.get("size") for path, info in files.find(name, detail=True).items()}
+    return base, found if found or files.exists(name) else None
 
 
 def _describe_duplicates(samples: Iterable[Sample]) -> Iterator[str]:

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart.data.addresses import is_waiting, locate, map_waiting
 from headstart.data.scan import Manifest, Problem, Sample, read_sample, scan_folder
 from headstart.data.sides import SIDES
 from headstart.data.targets import SEPARATOR, normalise_label
 from headstart.errors import DatasetError, did_you_mean
-from headstart.task import CLASSIFICATION, REGRESSION, Task
+from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
 
 _REQUIRED, _SPLIT, _GROUP = ("path", "label"), "split", "group"
 
@@ -149,13 +151,14 @@ _Row = tuple[Path, str, str | None, str | None] | Problem
 
 
 def _parse_row(row: Mapping[str, Any], number: int, folder: Path, by: str, task: Task) -> _Row:
-    name, label, side, group = (_text(row.get(column)) for column in (*_REQUIRED, _SPLIT, by))
+    name, side, group = (_text(row.get(column)) for column in ("path", _SPLIT, by))
     if not name:
         return Problem(Path(f"row {number}"), "no path")
     path = locate(name) if is_waiting(name) else locate(folder / name)
+    cell = row.get("label")
     try:
-        label = normalise_label(label, task)
-    except ValueError as error:
+        label = normalise_label(cell if _has_several(cell, task) else _text(cell), task)
+    except (ValueError, DatasetError) as error:
         return Problem(path, str(error))
     if side and side.lower() not in SIDES:
         return Problem(path, f"split is {side!r}; accepted are train, validation and test")
@@ -170,6 +173,18 @@ def _read_row(row: _Row) -> Sample | Problem:
     return replace(found, group=group) if isinstance(found, Sample) else found
 
 
+def _has_several(cell: Any, task: Task) -> bool:
+    """Whether the cell of a DataFrame is a list of labels; files of Parquet give arrays."""
+    return task is MULTILABEL and isinstance(cell, (list, tuple, set, frozenset, np.ndarray))
+
+
 def _text(value: Any) -> str:
-    # A missing cell of a DataFrame is NaN, which is not equal to itself.
-    return "" if value is None or value != value else str(value).strip()  # noqa: PLR0124
+    if isinstance(value, np.ndarray):  # as the text of a list
+        value = value.tolist()
+    # A missing cell of a DataFrame is NaN, which is not equal to itself; or pandas.NA, which is
+    # neither equal nor unequal.
+    try:
+        is_missing = value is None or bool(value != value)  # noqa: PLR0124
+    except TypeError:
+        is_missing = True
+    return "" if is_missing else str(value).strip()

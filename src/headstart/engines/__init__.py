@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import ContextVar
@@ -35,6 +36,9 @@ Work = Callable[[Iterable[Item]], Iterable[Result]]
 OpenWork = Callable[[int], contextlib.AbstractContextManager[Work[Item, Result]]]
 
 LOCAL = "local"
+
+# Ray counts resources in such parts.
+_LEAST_SHARE = 0.0001
 
 
 class Engine(Protocol):
@@ -147,13 +151,18 @@ def require_engine(
             f"A share of {gpus:g} GPUs is asked for by tasks of a cluster, but the engine is "
             f"{LOCAL}. Say also: --engine ray."
         )
-    if gpus is not None and not (0 < gpus < 1 or (gpus >= 1 and gpus == int(gpus))):
+    if gpus is not None and not _is_share(gpus):
         raise HeadstartError(
-            f"{gpus:g} is no share of a GPU; accepted are numbers between 0 and 1, and whole ones."
+            f"{gpus:g} is no share of a GPU; accepted are numbers from {_LEAST_SHARE:g} to 1, and "
+            "whole ones."
         )
     packages = ENGINES[engine].packages
     if packages:
         require_package(*packages, purpose=f"the engine {engine}")
+
+
+def _is_share(gpus: float) -> bool:
+    return math.isfinite(gpus) and gpus >= _LEAST_SHARE and (gpus < 1 or gpus == int(gpus))
 
 
 @contextlib.contextmanager

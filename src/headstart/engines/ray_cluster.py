@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +35,8 @@ def start(ray: Any, address: str) -> None:
     else:
         _check_port(address)
     try:
-        ray.init(address, **settings)
+        with _keeping_handler():
+            ray.init(address, **settings)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         if address == "local":
             raise HeadstartError(
@@ -43,6 +46,22 @@ def start(ray: Any, address: str) -> None:
         raise _unreachable(address, error) from error
 
 
+@contextlib.contextmanager
+def _keeping_handler() -> Iterator[None]:
+    """What the program does on SIGTERM it does after the block, too.
+
+    Ray sets a handler that exits, where a training would save its best model. Processes of a
+    cluster of ours end with this one, however that ends.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # Elsewhere neither Ray nor anybody else may set one; None is one that is not of Python.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
 def _check_port(address: str) -> None:
     """Somebody listens there; Ray itself would try for minutes, and say so each second."""
     host, _, port = address.rpartition(":")
@@ -50,7 +69,7 @@ def _check_port(address: str) -> None:
         return  # "auto", or what Ray says is none
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # such as a name that cannot be one
         raise _unreachable(address, error) from error
 
 

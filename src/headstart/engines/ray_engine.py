@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import socket
 import time
@@ -35,6 +36,9 @@ Result = TypeVar("Result")
 
 # How long a cluster may have no node to compute on.
 _PATIENCE = 120.0
+
+# Whoever asks for slots after a longer pause has not waited for them: a map asks each second.
+_PAUSE = 10.0
 
 
 class RayEngine:
@@ -65,6 +69,7 @@ class RayEngine:
         self._ray: Any = None
         self._task: Any = None
         self._last: tuple[Any, Any] = None, None
+        self._asked = self._seen = -math.inf  # when slots were asked for, and were there
         self._left = contextlib.ExitStack()  # what is put back when it closes
         if address != "local":  # one of our own is started when there is something to do
             self._connect()
@@ -87,10 +92,11 @@ class RayEngine:
                 "Leave the address out, or call ray.shutdown() first."
             )
         # Without max_calls Ray ends a worker that used a GPU after one task.
-        remote = ray.remote(num_cpus=1, max_retries=0, max_calls=0, scheduling_strategy="SPREAD")
-        self._ray, self._task, self._seen = ray, remote(_run), time.monotonic()
+        remote = ray.remote(
+            num_gpus=self.gpus, max_retries=0, max_calls=0, scheduling_strategy="SPREAD"
+        )
+        self._ray, self._task = ray, remote(_run)
         if self.gpus:
-            self._task = self._task.options(num_gpus=self.gpus)
             self._check_gpus(self.gpus)
 
     def _check_gpus(self, wanted: float) -> None:
@@ -110,38 +116,39 @@ class RayEngine:
         """Times that all cores of the smallest node are there: one each where all are alike."""
         if self._ray is None:  # one on this machine
             return 1
-        cores = self._list_cores()
+        cores = self.list_cores()
         return sum(count // min(cores) for count in cores) or 1
 
-    def _list_cores(self) -> list[int]:
-        """Cores of each node that has any, and enough of a GPU where that is asked for."""
+    def list_cores(self) -> list[int]:
+        """Cores of each node that can hold a task."""
+        return [int(node["CPU"]) for node in self._list_nodes()]
+
+    def _list_nodes(self) -> list[dict[str, float]]:
+        """Resources of each node that can hold a task."""
         alive = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
-        fit = (node for node in alive if node.get("GPU", 0) >= (self.gpus or 0))
-        return [cores for node in fit if (cores := int(node.get("CPU", 0)))]
+        return [resources for resources in alive if _count_tasks(resources, self.gpus)]
 
     @property
     def slots(self) -> int:
-        """Cores of the cluster, or what its GPUs allow, one at least.
+        """Tasks of one core that the nodes hold at once, one at least.
 
         Raises:
             HeadstartError: It has had none for some time.
         """
         if self._ray is None:
             return os.cpu_count() or 1
-        now = time.monotonic()
-        resources = self._ray.cluster_resources()
-        cores = int(resources.get("CPU", 0))
-        if self.gpus:  # shares of one do not add up to another
-            shares = max(1, int(1 / self.gpus)) / max(1, self.gpus)
-            cores = min(cores, int(resources.get("GPU", 0) * shares))
-        if cores:
+        now, before = time.monotonic(), self._asked
+        self._asked = now
+        slots = sum(_count_tasks(resources, self.gpus) for resources in self._list_nodes())
+        if slots or now - before > _PAUSE:
             self._seen = now
         elif now - self._seen > _PATIENCE:
+            share = f" with {self.gpus:g} GPUs" if self.gpus else ""
             raise HeadstartError(
-                f"The Ray cluster has had no core to compute on for {_PATIENCE:.0f} s. What was "
-                "computed is kept. Start its nodes (ray start --address=…) and run again."
+                f"The Ray cluster has had no core{share} to compute on for {_PATIENCE:.0f} s. What "
+                "was computed is kept. Start its nodes (ray start --address=…) and run again."
             )
-        return cores or 1
+        return slots or 1
 
     def map(
         self,
@@ -165,18 +172,16 @@ class RayEngine:
         finally:
             self.cancel(flights.flying)
 
-    def start(self, work: list[Any], items: list[Any]) -> Any:
-        """A task on its way: the reference of what it will give."""
-        return self._task.remote(work, items)
+    def start(self, work: list[Any], items: list[Any], *, cores: int = 1, reserved: int = 1) -> Any:
+        """A task on its way: the reference of what it will give.
 
-    def start_on_node(self, work: list[Any], items: list[Any]) -> Any:
-        """The same with as many cores as the smallest node has.
-
-        Ray is asked for more than half of them: no other such task fits beside it there, but what
-        others run on the cluster does not keep it waiting.
+        Args:
+            work: The reference of it.
+            items: For it.
+            cores: That it uses.
+            reserved: Those of them that Ray keeps for it.
         """
-        cores = min(self._list_cores(), default=1)
-        return self._task.options(num_cpus=cores // 2 + 1).remote(work, items, cores)
+        return self._task.options(num_cpus=reserved).remote(work, items, cores)
 
     def wait(self, references: list[Any]) -> list[Any]:
         """Those that are done, after a second at most."""
@@ -211,7 +216,9 @@ class RayEngine:
             ) from error
 
     def cancel(self, references: Iterable[Any]) -> None:
-        """End tasks whose results nobody wants."""
+        """End tasks whose results nobody wants; nothing, where the engine is closed already."""
+        if self._ray is None:
+            return
         for reference in references:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(reference)
@@ -226,12 +233,57 @@ class _ByNode:
     """`headstart.engines.flights.Tasks` that have all cores of a node."""
 
     def __init__(self, engine: RayEngine) -> None:
-        self.start, self.wait, self.fetch = engine.start_on_node, engine.wait, engine.fetch
         self._engine = engine
+        self._reserved: dict[Any, int] = {}  # cores, by the reference of a task
 
     @property
     def slots(self) -> int:
         return min(self._engine.nodes, self._engine.slots)  # which fails when none come back
+
+    def start(self, work: list[Any], items: list[Any]) -> Any:
+        """A task on as many cores as the smallest node has.
+
+        More than half of them are reserved: no other such task fits beside it there, but what
+        others run on the cluster does not keep it waiting.
+        """
+        cores = min(self._engine.list_cores(), default=1)
+        reserved = cores // 2 + 1
+        reference = self._engine.start(work, items, cores=cores, reserved=reserved)
+        self._reserved[reference] = reserved
+        return reference
+
+    def wait(self, references: list[Any]) -> list[Any]:
+        """Those that are done; else those that no node which is left has the cores for.
+
+        Ray would wait for one to come. Where no node is left, so does the engine, for some time.
+        """
+        done = self._engine.wait(references)
+        cores = [] if done else self._engine.list_cores()
+        if not cores:
+            return done
+        lost = [each for each in references if self._reserved[each] > max(cores)]
+        self._engine.cancel(lost)
+        for reference in lost:
+            del self._reserved[reference]
+        return lost
+
+    def fetch(self, reference: Any) -> Any:
+        if self._reserved.pop(reference, None) is None:
+            raise DiedError(is_guilty=False)
+        return self._engine.fetch(reference)
+
+
+def _count_tasks(resources: dict[str, float], gpus: float | None) -> int:
+    """How many tasks of one core, each with a share of a GPU or some, a node holds at once.
+
+    >>> _count_tasks({"CPU": 8.0, "GPU": 2.0}, 0.4)
+    4
+    """
+    cores, devices = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    if gpus is None:
+        return cores
+    # What is left of several GPUs does not add up to a share.
+    return min(cores, devices * int(1 / gpus) if gpus < 1 else int(devices / gpus))
 
 
 # What must be the same wherever something is computed, for the results to be.

@@ -54,8 +54,9 @@ def resolve_unfreeze(
         unfreeze: ``"none"``; a number N, the last N layers as Keras built them (for VGG16, 4 is
             block5_conv1 to block5_conv3 and their pool); the name of a block or stage, which is
             trained with all that follows; ``"last_block"``; ``"last_2_blocks"``, and so on;
-            ``"half"``, the blocks before which at least half of the multiply-adds lie; a regular
-            expression, found anywhere in a layer's name; or ``"all"``.
+            ``"half"``, the blocks before which at least half of the multiply-adds lie; ``"most"``,
+            likewise a quarter of them; a regular expression, found anywhere in a layer's name; or
+            ``"all"``.
         batchnorm: One of `BATCHNORM`.
 
     Raises:
@@ -104,9 +105,12 @@ def _parse(unfreeze: Any) -> str | int:
     return unfreeze
 
 
+# Setting → least share of the multiply-adds that lies before what is trained.
+SHARES_BEFORE = {"half": 0.5, "most": 0.25}
+
 _ACCEPTED = (
     'Accepted: "none", a number of layers, the name of a block, "last_block", "last_2_blocks", '
-    '"half", a regular expression on layer names, "all".'
+    '"half", "most", a regular expression on layer names, "all".'
 )
 
 
@@ -159,17 +163,18 @@ def _find_first(model: keras.Model, setting: str, blocks: tuple[Block, ...]) -> 
                 f"{', '.join(block.name for block in blocks) or 'none were found'}."
             )
         return blocks[-count].first
-    if setting == "half" and blocks:
+    if setting in SHARES_BEFORE and blocks:
         known = {boundary.step: boundary.share_before for boundary in list_boundaries(model)}
+        share = SHARES_BEFORE[setting]
         # A network of one block is trained from it on.
-        return next((b.first for b in blocks if known[b.first - 1] >= 0.5), blocks[-1].first)
+        return next((b.first for b in blocks if known[b.first - 1] >= share), blocks[-1].first)
     return next((b.first for b in blocks if setting in (b.name, b.stage)), None)
 
 
 def _unknown(model: keras.Model, setting: str, blocks: tuple[Block, ...]) -> BoundaryError:
     names = [block.name for block in blocks]
     stages = [block.stage for block in blocks if block.stage]
-    known = dict.fromkeys([*names, *stages, "none", "last_block", "half", "all"])
+    known = dict.fromkeys([*names, *stages, "none", "last_block", *SHARES_BEFORE, "all"])
     return BoundaryError(
         f"{setting!r} is not a block of {model.name}, and no layer matches it as a regular "
         f"expression.{did_you_mean(setting, known)} Its blocks: {', '.join(names) or 'none'}. "

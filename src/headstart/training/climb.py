@@ -17,6 +17,7 @@ import numpy as np
 from headstart.budget import Budget, OutOfTimeError, format_duration
 from headstart.errors import MissingPackageError, require_package
 from headstart.models.boundary import Prefix
+from headstart.models.unfreeze import SHARES_BEFORE
 from headstart.recipe import FineTune, Recipe
 from headstart.training.fine_tune import tune
 from headstart.training.forecast import Amounts, Forecast
@@ -109,7 +110,9 @@ class Climb:
                 offset, forecast = found
                 name, settings = rungs[lowest + offset]
                 lowest += offset + 1
-                has_gained = self.take(name, settings, forecast) or settings.unfreeze != "half"
+                has_gained = (
+                    self.take(name, settings, forecast) or settings.unfreeze not in SHARES_BEFORE
+                )
             named = {step.name for step in self.steps}
             self.steps += [step for step in beyond if step.name not in named]
             if found is None:
@@ -203,7 +206,7 @@ class Climb:
 
     def _leave(self, rungs: tuple[tuple[str, FineTune], ...]) -> None:
         named = {step.name for step in self.steps}
-        why = "half of it gained nothing that is likely to be real"
+        why = "the step before gained nothing that is likely to be real"
         for name, settings in rungs:
             if name not in named:
                 self.steps.append(make_step(name, settings, why))

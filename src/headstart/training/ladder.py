@@ -25,6 +25,7 @@ RUNGS: tuple[tuple[str, FineTune], ...] = (
     ("last block", FineTune("last_block")),
     ("half, quick", replace(_QUICK, unfreeze="half")),
     ("half", FineTune("half")),
+    ("most", FineTune("most")),
     ("whole network", FineTune("all", views=LIVE)),
 )
 
@@ -116,7 +117,8 @@ def describe_stage(settings: FineTune) -> str:
     >>> describe_stage(FineTune("all", views="live"))
     'whole network, new views, up to 14 epochs'
     """
-    names = {"last_block": "last block", "half": "half of the network", "all": "whole network"}
+    names = {"last_block": "last block", "all": "whole network"}
+    names |= {share: f"{share} of the network" for share in ("half", "most")}
     part = names.get(str(settings.unfreeze), str(settings.unfreeze))
     rate = "" if settings.learning_rate is None else ", one rate"
     views = "new" if settings.is_live else settings.views

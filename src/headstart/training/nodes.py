@@ -88,9 +88,10 @@ class Nodes:
     """
 
     def __init__(self, graph: bytes, engine: Engine) -> None:
-        from importlib.metadata import version
+        import tensorflow as tf
 
-        self._engine, self._work = engine, Differentiation(graph, version("tensorflow"))
+        # As nodes compare it: the package may have another name or version (tensorflow-cpu).
+        self._engine, self._work = engine, Differentiation(graph, tf.__version__)
 
     def differentiate(self, batch: Batch, weights: list[Floats]) -> _Gradients:
         """The gradient of each weight, the loss and the sum of the scores of a batch.
