@@ -1,6 +1,6 @@
 """Is a time budget kept, with a usable model at its end?
 
-    HEADSTART_TEST_PHOTOS=... python benchmarks/budget.py [--runs 20]
+    HEADSTART_TEST_PHOTOS=... python benchmarks/budget.py [--runs 21] [--first 0]
 
 Each run is `headstart train PHOTOS --budget B` in a process of its own with an empty cache, on a
 random part of a set of photos (50 to 1,000). In every other run a second process keeps one core
@@ -8,11 +8,13 @@ busy. Wall time is that of the whole process, from its start to its end. What a 
 loaded and measured on the set's test photos, which takes no part in the time.
 
 A budget below the least that is needed must be refused with that least; the run is then done again
-with it, and both are in the table.
+with it, and both are in the table: the last run is one of these. With ``--first`` the rows of the
+runs before it stay as they are in the results.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -24,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import photos as photo_sets
-from measure import make_parser, save_rows
+from measure import RESULTS, make_parser, save_rows
 
 # Budget in seconds and number of photos; the sets and the load take turns.
 RUNS = (
@@ -32,6 +34,7 @@ RUNS = (
     *((60, 100), (60, 200), (60, 400), (60, 800), (60, 1000)),
     *((120, 150), (120, 400), (120, 800), (120, 1000)),
     *((180, 400), (180, 1000), (300, 400), (300, 1000), (600, 400), (600, 1000)),
+    (2, 1000),
 )
 SETS = ("clothing", "cifar", "ants-bees")
 
@@ -118,9 +121,13 @@ def measure(number: int, budget: int, count: int, scratch: Path) -> list[dict[st
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0], has_repeats=False)
     parser.add_argument("--runs", type=int, default=len(RUNS), help="the first so many")
+    parser.add_argument("--first", type=int, default=0, help="number of the first that is made")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for number, (budget, count) in enumerate(RUNS[: options.runs]):
+    if options.first:
+        with (RESULTS / "budget.csv").open(encoding="utf-8", newline="") as file:
+            rows = [dict(row) for row in csv.DictReader(file) if int(row["run"]) < options.first]
+    for number, (budget, count) in list(enumerate(RUNS[: options.runs]))[options.first :]:
         with tempfile.TemporaryDirectory() as scratch:
             rows += measure(number, budget, count, Path(scratch))
         print(rows[-1], file=sys.stderr)
