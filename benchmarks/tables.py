@@ -439,10 +439,14 @@ def doctor() -> list[list[str]]:
 
 
 def extraction() -> list[list[str]]:
-    header = ["photos", "photos/s", "runtime alone", "ratio"]
-    columns = ("photos/s", "runtime alone, photos/s")
+    header = ["photos", "photos/s", "runtime alone", "decoding alone", "ratio", "at most"]
+    columns = ("photos/s", "runtime alone, photos/s", "decoding alone, photos/s")
     rows = [
-        [row["photos"], *(f"{float(row[c]):.0f}" for c in columns), f"{float(row['ratio']):.2f}"]
+        [
+            row["photos"],
+            *(f"{float(row[column]):.0f}" for column in columns),
+            *(f"{float(row[column]):.2f}" for column in ("ratio", "bound")),
+        ]
         for row in read("extraction")
     ]
     return [header, *rows]

@@ -48,7 +48,7 @@ class FineTune:
             trained on. 0: nothing is chosen, the last weights are taken.
     """
 
-    unfreeze: str | int = "half"
+    unfreeze: str | int = "most"
     batchnorm: str = "inference"
     epochs: int = 14
     batch_size: int = 32

@@ -190,3 +190,42 @@ def test_a_stage_and_a_search_on_nodes_are_those_of_one_process(
     with use_engine(engine):
         [note] = describe_engine(replace(tuning, why_here="it has a GPU"))
     assert note.endswith("on this machine, not on the engine several: it has a GPU.")
+
+
+def test_what_is_interrupted_on_nodes_goes_on_without_them(
+    few_digits: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "LEAST_SENT", 5)
+    monkeypatch.setattr(nodes, "LEAST_PART", 2)
+    prefix, manifest = load_prefix(build_network(32)), scan_folder(few_digits)
+    settings = FineTune("conv2d_2", batch_size=8, epochs=3, learning_rate=1e-3, holdout=0)
+    steps, take = [0], Network.train_step
+
+    def count(*arguments: Any) -> Any:
+        steps[0] += 1
+        return take(*arguments)
+
+    def run(used: Any, folder: str, most: float = np.inf) -> Any:
+        def check() -> None:
+            if steps[0] == most:
+                raise KeyboardInterrupt
+
+        steps[0] = 0
+        monkeypatch.setenv("HEADSTART_CACHE", str(empty_cache / folder))
+        with use_engine(used):
+            photos, probe = library._fit_probe(prefix, manifest, 2, "onnxruntime", 0)
+            options = Options("onnxruntime", check=check)
+            return tune(prefix, photos, probe, settings, seed=0, options=options)
+
+    monkeypatch.setattr(Network, "train_step", count)
+    whole, every = run("local", "a"), steps[0]
+    engine = Several()
+    with pytest.raises(KeyboardInterrupt):
+        run(engine, "b", every - 2)
+    assert len(engine.sizes) == every - 2
+    rest = run("local", "b")
+    assert steps[0] == 2
+    losses = [[epoch["loss"] for epoch in each.history] for each in (whole, rest)]
+    assert losses[1] == pytest.approx(losses[0], rel=CLOSE)
+    for name, array in whole.arrays.items():
+        np.testing.assert_allclose(rest.arrays[name], array, rtol=1e-4, atol=1e-6)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # What is tried. Depth and views decide what is cached: each is computed once, whatever the number
 # of trials.
-DEPTHS, VIEWS, RATES, EPOCHS = ("last_block", "half"), (1, 3, 6), (1e-4, 3e-3), 8
+DEPTHS, VIEWS, RATES, EPOCHS = ("last_block", "half", "most"), (1, 3, 6), (1e-4, 3e-3), 8
 
 # Trials, where no budget ends the search.
 MOST_TRIALS = 30
