@@ -43,7 +43,7 @@ FIXED = {
 }
 AUTO = "auto"
 # Sets and numbers of photos.
-PARTS = (("clothing", 400), ("ants-bees", 244), ("cifar", 1000), ("cifar", 400))
+PARTS = (("clothing", 400), ("ants-bees", 244), ("cifar", 1000))
 HALVINGS = 200
 
 
