@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import photos as photo_sets
-from measure import RESULTS, make_parser, save_rows
+from measure import RESULTS, describe_context, make_parser, save_rows
 
 # Budget in seconds and number of photos; the sets and the load take turns.
 RUNS = (
@@ -124,12 +124,16 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first that is made")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    context = describe_context() if options.first else {}
     if options.first:
         with (RESULTS / "budget.csv").open(encoding="utf-8", newline="") as file:
             rows = [dict(row) for row in csv.DictReader(file) if int(row["run"]) < options.first]
+        for row in rows:
+            del row["limit"]
     for number, (budget, count) in list(enumerate(RUNS[: options.runs]))[options.first :]:
         with tempfile.TemporaryDirectory() as scratch:
-            rows += measure(number, budget, count, Path(scratch))
+            found = measure(number, budget, count, Path(scratch))
+            rows += [{**context, **row} for row in found]
         print(rows[-1], file=sys.stderr)
         save_rows("budget", rows, options)
 

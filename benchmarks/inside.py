@@ -131,7 +131,7 @@ def _time_keras(pixels: np.ndarray) -> Callable[[], float]:
 
 def probe(folder: str, bundle: str) -> Json:
     """Test accuracy of the bundle's head and of scikit-learn's on the same cached features."""
-    from peers.predict_then_sklearn import choose_with_sklearn, solve_with_sklearn
+    from predict_then_sklearn import choose_with_sklearn, solve_with_sklearn
 
     from headstart.bundle import WEIGHTS, load_bundle, parse_arrays
     from headstart.data.scan import Manifest

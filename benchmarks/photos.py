@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from headstart.data.scan import Sample
     from headstart.runtimes import Session
+
+# The peers' scripts are modules, too; a package peers would be hidden by peers.py.
+sys.path.append(str(Path(__file__).parent / "peers"))
 
 BACKBONE = "efficientnet-lite0"
 DATASETS = ("clothing", "ants-bees")

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import photos
 from measure import make_parser, save_rows
-from peers.predict_then_sklearn import choose_with_sklearn, solve_with_sklearn
+from predict_then_sklearn import choose_with_sklearn, solve_with_sklearn
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
