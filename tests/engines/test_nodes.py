@@ -171,16 +171,18 @@ def test_a_stage_and_a_search_on_nodes_are_those_of_one_process(
     monkeypatch.setattr(nodes, "LEAST_PART", 2)
     monkeypatch.setattr(search, "VIEWS", (1,))
     monkeypatch.setattr(search, "EPOCHS", 1)
-    prefix, manifest = load_prefix(build_network(32)), scan_folder(few_digits)
+    model = build_network(32)
+    last = model.layers[-1].name
+    prefix, manifest = load_prefix(model), scan_folder(few_digits)
     losses, engine = [], Several()
     for used in ("local", engine):
         monkeypatch.setenv("HEADSTART_CACHE", str(empty_cache / str(len(losses))))
         with use_engine(used):
             photos, probe = library._fit_probe(prefix, manifest, 2, "onnxruntime", 0)
             options = Options("onnxruntime")
-            settings = FineTune("conv2d_2", batch_size=8, epochs=2, learning_rate=1e-3, holdout=0)
+            settings = FineTune(last, batch_size=8, epochs=2, learning_rate=1e-3, holdout=0)
             tuning = tune(prefix, photos, probe, settings, seed=0, options=options)
-            found = Search(prefix, photos, probe, 0, options, 1, ("conv2d_2",)).run()
+            found = Search(prefix, photos, probe, 0, options, 1, (last,)).run()
         assert tuning is not None
         assert found is not None
         losses.append([*(epoch["loss"] for epoch in tuning.history), found.loss])
@@ -197,8 +199,11 @@ def test_what_is_interrupted_on_nodes_goes_on_without_them(
 ) -> None:
     monkeypatch.setattr(nodes, "LEAST_SENT", 5)
     monkeypatch.setattr(nodes, "LEAST_PART", 2)
-    prefix, manifest = load_prefix(build_network(32)), scan_folder(few_digits)
-    settings = FineTune("conv2d_2", batch_size=8, epochs=3, learning_rate=1e-3, holdout=0)
+    model = build_network(32)
+    prefix, manifest = load_prefix(model), scan_folder(few_digits)
+    settings = FineTune(
+        model.layers[-1].name, batch_size=8, epochs=3, learning_rate=1e-3, holdout=0
+    )
     steps, take = [0], Network.train_step
 
     def count(*arguments: Any) -> Any:

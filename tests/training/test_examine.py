@@ -130,7 +130,7 @@ def test_the_command_shows_and_writes(
     assert "probable wrong labels" in shown
     assert "wrong [b]" in shown  # no markup of the terminal's
     assert "about half of such label flags are right" in shown
-    assert "1 copies left out; try: headstart train" in shown
+    assert "1 copy left out; try: headstart train" in shown
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["kind"] for row in rows} >= {"unreadable", "label", "duplicate", "outlier"}

@@ -213,7 +213,7 @@ def test_near_duplicates_across_given_sides_are_listed_and_not_moved(
     shutil.copy(root / "train" / "light" / "p5_90.jpg", root / "test" / "light" / "same.jpg")
     classifier = ImageClassifier().fit(root)
     [near] = [text for text in classifier.warnings if "near duplicates" in text]
-    assert near.startswith("1 pairs")
+    assert near.startswith("1 pair of")
     assert "train/dark/p4_90.jpg" in near
     assert "test/dark/p4_88.jpg" in near
     [same] = [text for text in classifier.warnings if "same bytes" in text]
