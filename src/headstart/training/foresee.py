@@ -52,10 +52,7 @@ def foresee(
         backbone = choice.chosen
     prefix = load_prefix(backbone)
     plan = make_plan(prefix, manifest, budget, seed=seed, runtime=runtime)
-    amounts = _count(manifest, plan)
-    before = plan.minimum - (budget.spent if budget else 0.0)
-    classes = len({sample.label for sample in manifest.samples})
-    ladder = Ladder(prefix, classes, amounts, budget, max(before, 0.0))
+    ladder = _make_ladder(prefix, manifest, plan, budget)
     stage = recipe.fine_tune if recipe is not None else None
     plan.set_further(_list_steps(ladder) if stage is None else [_time(ladder, stage)])
     return plan
@@ -90,8 +87,7 @@ def foretell(
         return None
     is_timed = budget.is_strict
     plan = make_plan(prefix, manifest, budget, seed=seed, runtime=runtime, is_timed=is_timed)
-    before, classes = plan.minimum - budget.spent, len({s.label for s in manifest.samples})
-    ladder = Ladder(prefix, classes, _count(manifest, plan), budget, max(before, 0.0))
+    ladder = _make_ladder(prefix, manifest, plan, budget)
     if recipe.fine_tune is not None:
         forecast = ladder.forecast(recipe.fine_tune)
         plan.set_further([make_step("fine-tuning", recipe.fine_tune, "as asked for", forecast)])
@@ -103,13 +99,16 @@ def foretell(
     return plan
 
 
-def _count(manifest: Manifest, plan: Plan) -> Amounts:
-    """Of photos on each side, as the split will be."""
+def _make_ladder(prefix: Prefix, manifest: Manifest, plan: Plan, budget: Budget | None) -> Ladder:
+    """What steps would take after what the plan needs, with the sides that the split will have."""
     sides = [sample.side for sample in manifest.samples]
     tested, validated = sides.count("test"), sides.count("validation")
     if not tested:
         tested = round(_TESTED * len(sides))
-    return Amounts(len(sides) - tested - validated, validated, tested, plan.pace)
+    amounts = Amounts(len(sides) - tested - validated, validated, tested, plan.pace)
+    before = plan.minimum - (budget.spent if budget else 0.0)
+    classes = len({sample.label for sample in manifest.samples})
+    return Ladder(prefix, classes, amounts, budget, max(before, 0.0))
 
 
 def _time(ladder: Ladder, settings: FineTune) -> Step:

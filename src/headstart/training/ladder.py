@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from headstart.budget import Budget, format_duration
 from headstart.models.boundary import Prefix
+from headstart.models.unfreeze import SHARES_BEFORE
 from headstart.recipe import LIVE, FineTune
 from headstart.training.forecast import (
     Amounts,
@@ -118,7 +119,7 @@ def describe_stage(settings: FineTune) -> str:
     'whole network, new views, up to 14 epochs'
     """
     names = {"last_block": "last block", "all": "whole network"}
-    names |= {share: f"{share} of the network" for share in ("half", "most")}
+    names |= {share: f"{share} of the network" for share in SHARES_BEFORE}
     part = names.get(str(settings.unfreeze), str(settings.unfreeze))
     rate = "" if settings.learning_rate is None else ", one rate"
     views = "new" if settings.is_live else settings.views
