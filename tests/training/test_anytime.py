@@ -13,12 +13,11 @@ from headstart import ImageClassifier
 from headstart.budget import Budget, BudgetError
 from headstart.data.scan import scan_folder
 from headstart.errors import DatasetError, HeadstartError
-from headstart.features.extract import extract_manifest
 from headstart.models.boundary import Prefix
 from headstart.models.loaders import load_prefix
 from headstart.training import plan as planning
 from headstart.training.anytime import FirstPass
-from headstart.training.plan import Step, make_plan, measure_pace, shuffle
+from headstart.training.plan import Step, make_plan, shuffle
 
 
 @pytest.fixture
@@ -40,25 +39,6 @@ def test_a_plan_times_photos_that_are_cached_afterwards(
     assert again.pace == plan.pace, "few photos are left; what was measured is remembered"
     soft = make_plan(prefix, manifest, Budget(0.001, is_strict=False), seed=0, is_timed=False)
     assert soft.new == again.new, "nothing is timed, and nothing refused"
-
-
-def test_photos_that_are_all_seen_at_the_end_took_their_time(
-    prefix: Prefix, digits_folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The thread that counts them was kept from it."""
-
-    def extract_late(*arguments: Any, progress: Any, **options: Any) -> Any:
-        seen: list[tuple[int, int]] = []
-        found = extract_manifest(
-            *arguments, **options, progress=lambda done, every: seen.append((done, every))
-        )
-        for each in seen:
-            progress(*each)
-        return found
-
-    monkeypatch.setattr(planning, "extract_manifest", extract_late)
-    plan = make_plan(prefix, scan_folder(digits_folder), Budget(600.0), seed=0)
-    assert 1e-3 < plan.pace < 10
 
 
 def test_a_budget_below_the_minimum_is_refused_with_the_minimum(
@@ -92,10 +72,10 @@ def ending(
     prefix: Prefix, digits_folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> FirstPass:
     """A pass that nothing was timed of, whose budget ends within it."""
-    monkeypatch.setattr(planning, "TIMED", 1000)
     monkeypatch.setattr(Ending, "looks", 0)
     manifest, budget = scan_folder(digits_folder), Ending(600.0)
-    return FirstPass(prefix, manifest, budget, make_plan(prefix, manifest, budget, seed=0))
+    plan = make_plan(prefix, manifest, budget, seed=0, is_timed=False)
+    return FirstPass(prefix, manifest, budget, plan)
 
 
 def test_photos_that_were_not_seen_in_time_are_left_out_and_named(ending: FirstPass) -> None:
@@ -129,17 +109,6 @@ def test_too_few_photos_in_time_are_an_error(
     monkeypatch.setattr(Ending, "looks", Ending.allowed)
     with pytest.raises(DatasetError, match=r"Only 0 of 80 photos were seen .* larger --budget"):
         ending.extract(**OPTIONS)
-
-
-def test_the_pace_is_that_of_the_pass_or_remembered(
-    prefix: Prefix, digits_folder: Path, empty_cache: Path
-) -> None:
-    features = extract_manifest(prefix, scan_folder(digits_folder))
-    pace = measure_pace(prefix, features, "auto")
-    assert pace == pytest.approx(sum(features.seconds.values()) / 80)
-    cached = extract_manifest(prefix, scan_folder(digits_folder))
-    assert cached.forwarded == 0
-    assert measure_pace(prefix, cached, "auto") == pace
 
 
 def test_a_shuffled_manifest_begins_with_all_classes(digits_folder: Path) -> None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +33,7 @@ from headstart.features.forward import (
     read_content,
 )
 from headstart.features.maintenance import get_limit, prune_cache
+from headstart.features.pace import Stride, keep_pace
 from headstart.features.quality import QualityCache
 from headstart.models.boundary import Prefix
 from headstart.models.loaders import load_prefix
@@ -41,9 +41,6 @@ from headstart.runtimes import AUTO, get_runtime, require_runtime
 
 if TYPE_CHECKING:
     import keras
-
-# Batches that `Extraction.core_seconds` is the median of.
-_SOME = 256
 
 # Called with (photos done, photos in all); ``done`` starts at the number found in the cache.
 Progress = Callable[[int, int], None]
@@ -59,7 +56,7 @@ class Extraction:
         flags: Photos that have features but may be corrupt, with what their decoder complained of.
         forwarded: Photos that went through the network now; the others came from the cache.
         seconds: ``decode`` and ``prefix``; their sum is the time that passed.
-        core_seconds: Of a core per photo, the median of the first batches; 0 without any.
+        pace: Seconds per photo of the pass, once going; None where hardly any photo was forwarded.
         runtime: Name and version of what computed them.
         shape: Shape of one activation.
     """
@@ -69,7 +66,7 @@ class Extraction:
     flags: tuple[Problem, ...]
     forwarded: int
     seconds: dict[str, float]
-    core_seconds: float
+    pace: float | None
     runtime: str
     shape: tuple[int, ...]
 
@@ -170,6 +167,8 @@ def open_features(
             measure_prefix(prefix, _decode_some(manifest.samples, prefix.image_size))
             chosen = choose_runtime(prefix, digests)
             found = stack.enter_context(_open_features(prefix, manifest, chosen, progress))
+        if found.pace is not None:
+            keep_pace(prefix, AUTO, found.pace)
         yield found
 
 
@@ -202,6 +201,9 @@ def _open_features(
         run = _Pass(prefix, cache, runtime, progress, len(digests))
         run.is_watched = is_watched
         run.forward_copies([s for s in manifest.samples if s.digest in missing])
+        pace = run.stride.seconds_per_photo
+        if pace is not None:
+            keep_pace(prefix, runtime, pace)
         failed = [
             Problem(sample.path, run.failures[sample.digest])
             for sample in manifest.samples
@@ -216,7 +218,7 @@ def _open_features(
             flags=tuple(flags),
             forwarded=run.forwarded,
             seconds=run.seconds,
-            core_seconds=median(run.each) if run.each else 0.0,
+            pace=pace,
             runtime=identity,
             shape=prefix.shape,
             cache=cache,
@@ -250,7 +252,7 @@ class _Pass:
         self.failures: dict[str, str] = {}
         self.forwarded = 0
         self.seconds = {"decode": 0.0, "prefix": 0.0}
-        self.each: list[float] = []
+        self.stride = Stride()
 
     def forward_copies(self, samples: list[Sample]) -> None:
         """Forward one of the copies of each photo; another one if that file has changed or gone."""
@@ -291,8 +293,7 @@ class _Pass:
                     self.forwarded += len(batch.items)
                     decoding += batch.seconds["decode"]
                     computing += batch.seconds["compute"]
-                    if batch.items and len(self.each) < _SOME:
-                        self.each.append(sum(batch.seconds.values()) / len(batch.items))
+                    self.stride.see(len(batch.items), sum(batch.seconds.values()))
                     left -= len(batch.order)
                     self._report(left)
                     if watch is not None and batch.items:

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from headstart.files import cache_folder, digest_bytes, write_bytes
+from headstart.files import cache_folder, digest_bytes, make_folder, write_bytes
 
 
 def remember(kind: str, source: dict[str, Any], record: dict[str, Any]) -> None:
@@ -24,8 +24,10 @@ def remember(kind: str, source: dict[str, Any], record: dict[str, Any]) -> None:
         HeadstartError: The cache folder cannot be written.
     """
     path, whole = _find(kind, source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, json.dumps({**record, "source": whole}, indent=1).encode())
+    write_bytes(
+        make_folder(path.parent) / path.name,
+        json.dumps({**record, "source": whole}, indent=1).encode(),
+    )
 
 
 def recall(kind: str, source: dict[str, Any]) -> dict[str, Any] | None:

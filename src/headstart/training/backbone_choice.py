@@ -23,6 +23,7 @@ from headstart.data.split import check_classes, list_folds
 from headstart.errors import BackboneError, HeadstartError
 from headstart.evaluation.intervals import Estimate, compare_hits, wilson
 from headstart.features.extract import extract_manifest
+from headstart.features.pace import recall_pace
 from headstart.models.backbones import BACKBONES, BackboneSpec
 from headstart.models.loaders import load_prefix
 from headstart.training.plan import MARGIN, shuffle
@@ -138,10 +139,11 @@ def _try(
     spec: BackboneSpec, part: Manifest, total: int, seed: int, runtime: str, budget: Budget | None
 ) -> Candidate:
     try:
-        features = extract_manifest(load_prefix(spec.name), part, runtime=runtime)
+        prefix = load_prefix(spec.name)
+        features = extract_manifest(prefix, part, runtime=runtime)
     except HeadstartError as error:
         return _leave(spec, f"failed: {error}")
-    pace = sum(features.seconds.values()) / features.forwarded if features.forwarded else None
+    pace = features.pace or recall_pace(prefix, runtime)
     rows = features.array.astype(np.float32)
     right = _cross_validate(rows, features.samples, seed)
     says = ""

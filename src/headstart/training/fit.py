@@ -43,7 +43,7 @@ from headstart.training.measure import (
     select_rows,
 )
 from headstart.training.notes import describe_classes, describe_engine
-from headstart.training.plan import Plan, measure_pace
+from headstart.training.plan import Plan, guess_pace
 from headstart.training.probe import Probe, fit_probe, import_solver_beside
 from headstart.training.stopwatch import Stopwatch
 from headstart.training.trust import (
@@ -179,7 +179,7 @@ def train(
         probe = _fit(features, split, class_names, recipe, seed)
     tuning = None
     if recipe.fine_tune is not None or recipe.name in ("auto", "search"):
-        options = Options(runtime, progress, callbacks, measure_pace(prefix, features, runtime))
+        options = Options(runtime, progress, callbacks, guess_pace(prefix, runtime))
         photos = list_photos(features, split, class_names)
         climb = Climb(prefix, photos, probe, seed, options, budget, len(split.test))
         with stopwatch.step("fine_tune"):

@@ -12,13 +12,12 @@ import numpy as np
 
 from headstart.budget import Budget, BudgetError, format_duration
 from headstart.data.scan import Manifest, Sample
-from headstart.engines import current_engine
 from headstart.features.cache import ActivationCache
 from headstart.features.choice import choose_runtime, count_cached, make_space
-from headstart.features.extract import Features, extract_manifest
+from headstart.features.extract import extract_manifest
+from headstart.features.pace import LEAST, recall_pace
 from headstart.models.boundary import Prefix
 from headstart.runtimes import AUTO, get_runtime
-from headstart.runtimes.memory import recall, remember
 from headstart.training.memory import measure_memory
 
 # Photos that are timed on the way, if so many are new; their rows are in the cache afterwards.
@@ -231,51 +230,23 @@ def _time_photos(
     prefix: Prefix, new: list[Sample], seed: int, runtime: str, is_timed: bool
 ) -> float:
     """Seconds per photo of the pass, of some new photos, or as remembered."""
-    if is_timed and len(new) >= TIMED // 2:
+    if is_timed and len(new) > LEAST:
         some = shuffle(Manifest(tuple(new)), seed).samples[:TIMED]
-        marks: list[tuple[float, int]] = []
-        found = extract_manifest(
-            prefix,
-            Manifest(some),
-            runtime=runtime,
-            progress=lambda done, _: marks.append((time.perf_counter(), done)),
-        )
-        # The first callback comes before the work, the second after the start of everything.
-        (begin, first), (end, last) = marks[min(1, len(marks) - 2)], marks[-1]
-        if last > first:
-            # Batches that this thread was kept from seeing come all at once.
-            least = found.core_seconds / current_engine().slots / 2
-            pace = max((end - begin) / (last - first), least)
-            remember("paces", _list_sources(prefix, runtime), {"seconds_per_photo": pace})
-            return pace
-    return _recall_pace(prefix, runtime)
+        found = extract_manifest(prefix, Manifest(some), runtime=runtime)
+        if found.pace is not None:
+            return found.pace
+    return guess_pace(prefix, runtime)
 
 
-def measure_pace(prefix: Prefix, features: Features, runtime: str) -> float:
-    """Seconds per photo of a pass, as it just was, or as remembered."""
-    if features.forwarded < TIMED:
-        return _recall_pace(prefix, runtime)
-    pace = sum(features.seconds.values()) / features.forwarded
-    remember("paces", _list_sources(prefix, runtime), {"seconds_per_photo": pace})
-    return pace
-
-
-def _recall_pace(prefix: Prefix, runtime: str) -> float:
-    found = recall("paces", _list_sources(prefix, runtime))
+def guess_pace(prefix: Prefix, runtime: str) -> float:
+    """Seconds per photo of a pass, as remembered, or those of a slow core."""
+    found = recall_pace(prefix, runtime)
     if found is not None:
-        return float(found["seconds_per_photo"])
+        return found
     from headstart.models.backbones import BACKBONES
 
     spec = BACKBONES.get(prefix.backbone)
     return (spec.multiply_adds if spec else 1e9) / _SLOW_CORE
-
-
-def _list_sources(prefix: Prefix, runtime: str) -> dict[str, Any]:
-    return {
-        "weights_digest": prefix.weights_digest,
-        "image_size": prefix.image_size,
-        "runtime": runtime,
-    }
 
 
 def measure_crowd() -> float:

@@ -36,7 +36,7 @@ from headstart.training.linear import LinearHead, activate, choose_thresholds, f
 from headstart.training.measure import Answer, Outputs, select_rows
 from headstart.training.notes import describe_engine
 from headstart.training.objective import encode_samples
-from headstart.training.plan import measure_pace
+from headstart.training.plan import guess_pace
 from headstart.training.probe import import_solver_beside
 from headstart.training.stopwatch import Stopwatch
 from headstart.training.tuning import Callbacks, Options, Tuning
@@ -141,7 +141,7 @@ def train_targets(
         head = fit_head(rows, targets, folds, task)
     tuning = None
     if recipe.fine_tune is not None:
-        options = Options(runtime, progress, callbacks, measure_pace(prefix, features, runtime))
+        options = Options(runtime, progress, callbacks, guess_pace(prefix, runtime))
         photos = list_photos(features, split, names, task)
         with stopwatch.step("fine_tune"):
             tuning = tune(prefix, photos, head, recipe.fine_tune, seed=seed, options=options)
