@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from headstart.training import climb, search
 from headstart.training.search import FewerViews, Search
 from headstart.training.tuning import Options, Photos
 
-pytest.importorskip("optuna", reason='pip install "headstart[search]"')
+optuna = pytest.importorskip("optuna", reason='pip install "headstart[search]"')
 
 
 @pytest.fixture
@@ -77,6 +78,29 @@ def test_a_search_that_has_no_time_finds_nothing(digits_folder: Path, trained: A
     photos: Any = Photos((), (), (), np.empty((0, 1)), ())
     probe: Any = type("Q", (), {"strength": 1.0})
     assert Search(prefix, photos, probe, 0, Options(check=check)).run() is None
+
+
+def test_the_end_of_the_time_within_a_trial_is_no_failure_to_warn_of(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", said.append)
+    monkeypatch.setattr(logging.getLogger("optuna"), "handlers", [handler])
+
+    def end(*_: Any) -> float:
+        raise OutOfTimeError
+
+    monkeypatch.setattr(Search, "_try", end)
+    before = optuna.logging.get_verbosity()
+    prefix: Any = type(
+        "P", (), {"backbone": "c", "weights_digest": "", "boundary": "", "image_size": 1}
+    )
+    photos: Any = Photos((), (), (), np.empty((0, 1)), ())
+    probe: Any = type("Q", (), {"strength": 1.0})
+    assert Search(prefix, photos, probe, 0, Options()).run() is None
+    assert optuna.logging.get_verbosity() == before
+    assert not said
 
 
 def test_fewer_views_are_the_first_ones() -> None:

@@ -129,8 +129,14 @@ class Climb:
         if why:
             return
         usual = FineTune(epochs=EPOCHS, learning_rate=1e-3)
-        forecasts = {d: self.ladder.forecast(replace(usual, unfreeze=d)) for d in DEPTHS}
         # Half of the time for trials, the rest for the training that follows.
+        try:
+            forecasts = {
+                d: self.ladder.forecast_closely(replace(usual, unfreeze=d), times=2) for d in DEPTHS
+            }
+        except KeyboardInterrupt:
+            self._stop()
+            return
         depths = tuple(d for d, f in forecasts.items() if 2 * f.seconds < self.ladder.left)
         if not depths:
             need = format_duration(2 * forecasts[DEPTHS[0]].seconds)

@@ -73,9 +73,7 @@ class Ladder:
         beyond: list[Step] = []
         for number in reversed(range(len(rungs))):
             name, settings = rungs[number]
-            forecast = self.forecast(settings)
-            if is_timed and not forecast.is_measured and self._fits(forecast, _GUESS):
-                forecast = self.measure(settings)
+            forecast = self.forecast_closely(settings) if is_timed else self.forecast(settings)
             if self._fits(forecast, MARGIN if forecast.is_measured else _GUESS):
                 return (number, forecast), beyond
             about = "about " if forecast.is_measured else "very roughly "
@@ -91,6 +89,13 @@ class Ladder:
         speed = recall_speed(self.prefix, settings)
         speed = speed or guess_speed(settings.unfreeze, self.amounts.pace)
         return forecast_stage(speed, settings, self.amounts)
+
+    def forecast_closely(self, settings: FineTune, times: float = 1.0) -> Forecast:
+        """As `forecast`; some steps are timed where it may fit, so many times over."""
+        forecast = self.forecast(settings)
+        if not forecast.is_measured and self._fits(forecast, times * _GUESS):
+            return self.measure(settings)
+        return forecast
 
     def measure(self, settings: FineTune) -> Forecast:
         """As `forecast`; some steps are timed, unless that was done before on this machine."""

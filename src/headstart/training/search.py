@@ -109,7 +109,9 @@ class Search:
         import optuna
 
         start_tensorflow()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # A trial that the end of the budget or Ctrl-C stops is no failure to warn of.
+        self._opened.callback(optuna.logging.set_verbosity, optuna.logging.get_verbosity())
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = self._open_study()
         if not study.trials:
             study.enqueue_trial(self._name_defaults())
