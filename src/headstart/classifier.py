@@ -189,11 +189,11 @@ class ImageClassifier(Answers, Keeping, Parameters):
         if not isinstance(self.seed, int) or self.seed < 0:
             raise HeadstartError(f"seed is {self.seed!r}; accepted are whole numbers from 0 on.")
         from headstart.models.loaders import load_prefix
+        from headstart.stopwatch import Stopwatch
         from headstart.training.backbone_choice import choose_backbone
         from headstart.training.pack import make_bundle
         from headstart.training.rebuild import continue_from
         from headstart.training.record import make_run
-        from headstart.training.stopwatch import Stopwatch
         from headstart.training.targets import choose_training
         from headstart.training.tuning import check_callbacks
 

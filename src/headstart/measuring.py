@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -18,13 +19,20 @@ from headstart.evaluation.tasks import AnyEvaluation, evaluate_answers
 from headstart.evaluation.trust import measure_trust
 from headstart.evaluation.values import ValueEvaluation, ValueTrust, evaluate_values
 from headstart.predictor import Prediction, Predictor
+from headstart.stopwatch import Stopwatch
 from headstart.task import CLASSIFICATION
 
 
 def evaluate_manifest(
-    predictor: Predictor, manifest: Manifest, seed: int = 0
+    predictor: Predictor, manifest: Manifest, seed: int = 0, stopwatch: Stopwatch | None = None
 ) -> tuple[AnyEvaluation, tuple[Problem, ...]]:
     """Measure a predictor on labelled photos; problems are those of the scan and of reading.
+
+    Args:
+        predictor: Of a bundle.
+        manifest: Labelled photos.
+        seed: Of the intervals.
+        stopwatch: Where the seconds go; the whole network's are those of ``prefix``.
 
     Raises:
         DatasetError: No photos, or a class or label that the classifier does not know.
@@ -39,11 +47,16 @@ def evaluate_manifest(
             f"It knows: {', '.join(known)}."
         )
     found, problems = [], list(manifest.problems)
-    for prediction in predictor.predict(manifest.samples, lambda sample: sample.path):
-        if prediction.problem is None:
-            found.append(prediction)
-        else:
-            problems.append(Problem(prediction.item.path, prediction.problem))
+    stopwatch, spent = stopwatch or Stopwatch(), Counter[str]()
+    with stopwatch.step("prefix"):
+        for prediction in predictor.predict(manifest.samples, lambda sample: sample.path, spent):
+            if prediction.problem is None:
+                found.append(prediction)
+            else:
+                problems.append(Problem(prediction.item.path, prediction.problem))
+    # Cores do both at once; the time that passed is shared in proportion.
+    share = spent["decode"] / max(spent.total(), 1e-9)
+    stopwatch.move("prefix", {"decode": share * stopwatch.seconds["prefix"]})
     if not found:
         raise DatasetError(
             f"No photo could be evaluated; "
@@ -53,7 +66,9 @@ def evaluate_manifest(
             else "No photos found. Expected is a folder with one folder per class."
         )
     measure = _measure_classes if predictor.target_trust is None else _measure_targets
-    return measure(predictor, found, seed), tuple(problems)
+    with stopwatch.step("evaluate"):
+        evaluation = measure(predictor, found, seed)
+    return evaluation, tuple(problems)
 
 
 def _measure_classes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +155,7 @@ class Predictor:
         self,
         items: Iterable[Item],
         read: Callable[[Item], Path | Content] | None = None,
+        spent: Counter[str] | None = None,
     ) -> Generator[Prediction[Item]]:
         """A prediction per photo, in order, while later ones are still being computed.
 
@@ -161,11 +163,14 @@ class Predictor:
             items: Paths, encoded bytes, Pillow images or uint8 arrays, or anything that ``read``
                 turns into one of them.
             read: Gives the content of an item; by default paths are read.
+            spent: To it are added the seconds that cores take to ``decode`` and to ``compute``.
         """
         work = functools.partial(self._open_work, read or read_photo)
         batches = current_engine().map(work, items, lost=give_up, chunk=_SENT)
         with contextlib.closing(batches) as results:
             for batch in results:
+                if spent is not None:
+                    spent.update(batch.seconds)
                 for item, row, reason in batch.outcomes:
                     if reason is None:
                         yield self.read_row(item, row)

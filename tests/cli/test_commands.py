@@ -546,8 +546,13 @@ def test_evaluate(run: Any, trained_bundle: Path, few_digits: Path, tmp_path: Pa
     }
     assert found["samples"] == {"train": 0, "validation": 0, "test": 12}
     assert found["evaluation"]["accuracy"]["value"] > 0.9
+    seconds = found["seconds"]
+    assert all(seconds[name] > 0 for name in ("scan", "decode", "prefix", "evaluate"))
+    assert seconds["probe"] == seconds["fine_tune"] == 0
+    assert sum(seconds.values()) <= 2 * seconds["total"] + 0.01
     done = run("evaluate", trained_bundle, few_digits)
     assert "on 12 photos" in done.stdout
+    assert " s: scan " in done.stdout
     photos = shutil.copytree(few_digits, tmp_path / "photos")
     (photos / "0" / "broken.png").write_bytes(b"x")
     found = run("evaluate", trained_bundle, photos, "--json").json

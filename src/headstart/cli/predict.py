@@ -84,21 +84,21 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle on labelled photos: one folder per class, or a CSV."""
-    import time
-
     from headstart.cli import output as out
     from headstart.cli.answers import print_figures
     from headstart.data.table import scan_source
     from headstart.engines import require_engine, use_engine
     from headstart.measuring import describe_trained, evaluate_manifest
     from headstart.predictor import Predictor
+    from headstart.stopwatch import Stopwatch
 
-    start = time.perf_counter()
+    stopwatch = Stopwatch()
     require_engine(engine, ray_address)
     predictor = Predictor(bundle, views=views, coverage=coverage, precision=precision)
-    manifest = scan_source(photos, task=predictor.task)
+    with stopwatch.step("scan"):
+        manifest = scan_source(photos, task=predictor.task)
     with use_engine(engine, address=ray_address):
-        evaluation, problems = evaluate_manifest(predictor, manifest)
+        evaluation, problems = evaluate_manifest(predictor, manifest, stopwatch=stopwatch)
     warnings = (*manifest.warnings, *describe_trained(predictor.bundle, manifest))
     if as_json:
         record = predictor.bundle.manifest
@@ -112,10 +112,11 @@ def evaluate(
                 "samples": {"train": 0, "validation": 0, "test": evaluation.photos},
                 "problems": out.list_problems(problems),
                 "evaluation": evaluation.to_json(),
-                "seconds": {"total": round(time.perf_counter() - start, 3)},
+                "seconds": stopwatch.report(),
                 "warnings": list(warnings),
             }
         )
         return
     out.print_notes(warnings, problems)
     print_figures(evaluation)
+    out.print_seconds(stopwatch.report())

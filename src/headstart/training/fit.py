@@ -26,6 +26,7 @@ from headstart.features.near_duplicates import find_pairs
 from headstart.interrupts import holding
 from headstart.models.boundary import Prefix
 from headstart.recipe import Recipe
+from headstart.stopwatch import Stopwatch
 from headstart.task import CLASSIFICATION, REGRESSION, Task, require_task
 from headstart.training.anytime import FirstPass
 from headstart.training.backbone_choice import BackboneChoice
@@ -45,7 +46,6 @@ from headstart.training.measure import (
 from headstart.training.notes import describe_classes, describe_engine
 from headstart.training.plan import Plan, guess_pace
 from headstart.training.probe import Probe, fit_probe, import_solver_beside
-from headstart.training.stopwatch import Stopwatch
 from headstart.training.trust import (
     References,
     collect_held_out,

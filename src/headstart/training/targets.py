@@ -28,6 +28,7 @@ from headstart.features.near_duplicates import find_pairs
 from headstart.interrupts import holding
 from headstart.models.boundary import Prefix
 from headstart.recipe import FineTune, Recipe, get_recipe
+from headstart.stopwatch import Stopwatch
 from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
 from headstart.training.fine_tune import tune
 from headstart.training.fit import Training, divide, join_manifests, list_photos, train
@@ -38,7 +39,6 @@ from headstart.training.notes import describe_engine
 from headstart.training.objective import encode_samples
 from headstart.training.plan import guess_pace
 from headstart.training.probe import import_solver_beside
-from headstart.training.stopwatch import Stopwatch
 from headstart.training.tuning import Callbacks, Options, Tuning
 
 Floats = npt.NDArray[np.floating]

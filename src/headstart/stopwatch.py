@@ -1,4 +1,4 @@
-"""Where the time of a training goes."""
+"""Where the time of a job goes."""
 
 from __future__ import annotations
 
