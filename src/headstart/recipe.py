@@ -41,8 +41,9 @@ class FineTune:
         views: Views of each photo, the central square included; each epoch takes another one, and
             all are cached. ``"live"``: a new view of each photo in every epoch, computed when it is
             needed.
-        patience: Epochs without a better validation log loss after which training ends; the best
-            weights are kept.
+        patience: Epochs without a better validation log loss after which training ends with the
+            best weights; None: the rate falls to the end, and the last weights are taken unless
+            earlier ones are clearly better.
         holdout: Share of the training photos on which the rate, the number of epochs and the
             interpolation are chosen, where there are no validation photos; afterwards all are
             trained on. 0: nothing is chosen, the last weights are taken.
@@ -65,7 +66,7 @@ class FineTune:
     dropout: float = 0.2
     mixup: float = 1.0
     views: int | str = 6
-    patience: int = 6
+    patience: int | None = None
     holdout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class FineTune:
             )
         for name, (kind, low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is None and name in ("learning_rate", "head_learning_rate"):
+            if value is None and name in ("learning_rate", "head_learning_rate", "patience"):
                 continue
             if name == "views" and value == LIVE:
                 continue

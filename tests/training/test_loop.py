@@ -292,6 +292,30 @@ def test_early_stopping_keeps_the_best_weights(
     assert loss == pytest.approx(position.best_loss, rel=1e-6)
 
 
+@pytest.mark.parametrize("is_good", [True, False])
+def test_the_end_is_taken_unless_an_earlier_epoch_is_clearly_better(
+    small: Any, source: Array, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch, is_good: bool
+) -> None:
+    asked: list[Array] = []
+    monkeypatch.setattr(loop, "is_as_good", lambda *losses: asked.append(losses) or is_good)
+    network, states = make_network(small, epochs=8), list[Arrays]()
+    shuffled = np.random.default_rng(0).permutation(labels)  # nothing to learn: it gets worse
+    position = make_run(
+        network, source, shuffled, callbacks=[lambda _: states.append(network.get())]
+    ).finish()
+    history = [epoch["validation_loss"] for epoch in position.history]
+    best = int(np.argmin(history))
+    assert best < 7, "an earlier one looks better"
+    [(early, late)] = asked
+    assert early.shape == late.shape == (SAMPLES - 20,)
+    taken = 7 if is_good else best
+    assert equal(network.get(), states[taken])
+    assert (position.best_epoch, position.best_loss) == (
+        taken + 1,
+        pytest.approx(history[taken], rel=1e-6),
+    )
+
+
 def test_a_rate_that_diverges_ends_the_run_without_nan(
     small: Any, source: Array, labels: np.ndarray
 ) -> None:

@@ -170,8 +170,9 @@ class Run:
         self._first_view = first.integers(data.source.views, size=len(data.targets))
 
     def finish(self) -> Position:
-        """Train to the end, or from the last checkpoint on; the network has the best weights then.
+        """Train to the end, or from the last checkpoint on.
 
+        The network has the best weights then, or the last where the best are not clearly better.
         A rate that diverges (the loss is not finite, or after the last epoch the photos that were
         trained on are answered worse than at random) ends the run: the position says so, and the
         weights are the best before that.
@@ -185,12 +186,31 @@ class Run:
             position.epoch, position.batch = position.epoch + 1, 0
             self._measure(batches)
             waited = position.epoch - position.best_epoch
-            is_stuck = bool(len(self.data.validation)) and waited >= self._settings.patience
+            most = self._settings.patience
+            is_stuck = bool(len(self.data.validation)) and most is not None and waited >= most
             position.is_finished = position.epoch >= stop or is_stuck or position.is_diverged
             if position.is_finished:
-                self.network.set(self._best)
+                self._settle()
             self._save()
         return position
+
+    def _settle(self) -> None:
+        """Take the best weights, or those of the end where these are not clearly worse.
+
+        By one standard error, as Breiman et al. (1984) choose among trees: the end of the schedule
+        has the lowest rate, and which epoch looks best on a few photos is mostly chance.
+        """
+        position, held_out = self.position, self.data.validation
+        is_end = position.epoch == self.schedule.epochs and not position.is_diverged
+        if is_end and position.best_epoch < position.epoch and len(held_out) > 1:
+            last, targets, outputs = self.network.get(), self.data.targets.take(held_out), []
+            for arrays in (self._best, last):
+                self.network.set(arrays)
+                outputs.append(compute_logits(self.network, self.data.source, held_out))
+            if is_as_good(*(targets.judge(each)[0] for each in outputs)):
+                self._best, position.best_epoch = last, position.epoch
+                position.best_loss = targets.measure(outputs[1])[0]
+        self.network.set(self._best)
 
     def _train_epoch(self, batches: int) -> None:
         position, settings, data = self.position, self._settings, self.data
@@ -291,6 +311,17 @@ class Run:
         self.network.set(arrays["state"])
         if "optimizer" in arrays:
             self.network.set_optimizer(arrays["optimizer"])
+
+
+def is_as_good(best: Floats, other: Floats) -> bool:
+    """Whether losses of the same photos are higher by no more than a standard error on average.
+
+    >>> best, noise = np.ones(100), np.tile([-1.0, 1.0], 50)
+    >>> is_as_good(best, best + noise), is_as_good(best, best + 0.1 * noise + 0.1)
+    (True, False)
+    """
+    worse = other - best
+    return bool(worse.mean() <= worse.std(ddof=1) / math.sqrt(len(worse)))
 
 
 def compute_logits(network: Network, source: Source, rows: Numbers, view: int = 0) -> Floats:

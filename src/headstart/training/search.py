@@ -205,7 +205,7 @@ class Search:
 
 
 def _make_settings(found: dict[str, Any]) -> FineTune:
-    return FineTune(epochs=EPOCHS, patience=EPOCHS, **found)
+    return FineTune(epochs=EPOCHS, **found)
 
 
 def _describe(settings: FineTune) -> str:
