@@ -204,9 +204,12 @@ def test_the_check_ends_a_strict_budget_only() -> None:
         check()
 
 
+@pytest.mark.parametrize("enough", [200, 1])
 def test_a_forecast_counts_the_photos_that_a_stage_trains_on(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, enough: int
 ) -> None:
+    for module in ("stage", "forecast"):
+        monkeypatch.setattr(f"headstart.training.{module}.ENOUGH_HELD_OUT", enough)
     rates = (1e-6, 2e-6, 3e-6)
     settings: dict[str, Any] = {"epochs": 3, "patience": 99, "learning_rates": rates}
     network = make_network(build_small(), **settings)

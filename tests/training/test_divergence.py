@@ -14,7 +14,7 @@ from headstart.models.boundary import cut
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
 from headstart.training import stage
-from headstart.training.loop import Context, Data, Run, compute_logits
+from headstart.training.loop import Context, Data, Position, Run, compute_logits
 from headstart.training.network import Network
 from headstart.training.probe import Probe, fit_probe
 from headstart.training.stage import Stage
@@ -98,9 +98,42 @@ def test_a_rate_of_the_sweep_that_diverges_later_is_the_one_that_is_named(
 
     monkeypatch.setattr(stage, "Run", Unlucky)
     monkeypatch.setattr(stage, "choose_share", lambda *_: (1.0, None))
+    monkeypatch.setattr(stage, "ENOUGH_HELD_OUT", 1)  # one fold, then all photos
     network, probe, found = tune(source, learning_rates=(1e-3, 900.0))
     assert "diverged (learning rate 0.001); the probe is kept" in found.says
     assert is_the_probe(network, probe)
+
+
+@pytest.mark.parametrize(
+    ("enough", "runs"),
+    [
+        (1, ["held out", "all photos"]),
+        (TRAIN // 2, ["fold 1", "fold 2", "fold 3", "all photos"]),
+        (TRAIN, ["fold 1", "fold 2", "fold 3", "fold 4", "fold 5"]),
+    ],
+)
+def test_the_networks_of_several_folds_are_averaged(
+    source: Array, monkeypatch: pytest.MonkeyPatch, enough: int, runs: list[str]
+) -> None:
+    ends: dict[str, list[np.ndarray]] = {}
+    starts: dict[str, list[np.ndarray]] = {}
+
+    class Watched(Run):
+        def finish(self) -> Position:
+            starts[self.name] = self.network.get()
+            position = super().finish()
+            ends[self.name] = self.network.get()
+            return position
+
+    monkeypatch.setattr(stage, "Run", Watched)
+    monkeypatch.setattr(stage, "ENOUGH_HELD_OUT", enough)
+    monkeypatch.setattr(stage, "choose_share", lambda *_: (0.75, None))
+    network, _, _ = tune(source, learning_rate=1e-3)
+    assert list(ends) == runs
+    taken = runs if len(runs) > 2 else ["all photos"]
+    for number, array in enumerate(network.get()):
+        start, end = (np.mean([of[run][number] for run in taken], 0) for of in (starts, ends))
+        np.testing.assert_allclose(array, 0.25 * start + 0.75 * end, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [1e-3, 3e-2, 3.0])

@@ -19,7 +19,7 @@ from headstart.runtimes.memory import recall, remember
 from headstart.training.fine_tune import build_network
 from headstart.training.interpolate import SHARES
 from headstart.training.memory import measure_memory
-from headstart.training.stage import ENOUGH_HELD_OUT, count_sweep_epochs
+from headstart.training.stage import ENOUGH_HELD_OUT, LEAST_SEEN, count_sweep_epochs
 
 # Of a frozen pass on the fastest runtime, per photo and share of the multiply-adds: what training
 # and computing cost in TensorFlow, and seconds until its first step. Only to tell what is out of
@@ -228,7 +228,9 @@ def _count_passes(settings: FineTune, amounts: Amounts) -> tuple[int, int]:
     epochs = swept + folds * settings.epochs
     steps, computed = epochs * trained, epochs * held_out
     computed += folds * (len(SHARES) * held_out + trained)
-    if not amounts.validation:
+    # The networks of all folds are the result; else one more is trained on all photos.
+    is_complete = folds > 0 and folds * held_out >= amounts.train - folds
+    if not amounts.validation and not (is_complete and trained >= LEAST_SEEN * amounts.train):
         steps += settings.epochs * amounts.train
         computed += amounts.train
     return steps, computed

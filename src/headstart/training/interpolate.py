@@ -4,6 +4,10 @@ Weights on the straight line between the start and the end of fine-tuning are of
 either (WiSE-FT, Wortsman et al. 2022, https://arxiv.org/abs/2109.01903). Which point is best is
 read from photos held out. The measure is the log loss after the best temperature: it is smoother
 than accuracy, and does not reward a network for being less sure of itself.
+
+Networks that were tuned from one pretrained network lie close enough that the mean of their weights
+is a network as well, and often a better one (model soups, Wortsman et al. 2022,
+https://arxiv.org/abs/2203.05482): what was trained to choose with is not thrown away.
 """
 
 from __future__ import annotations
@@ -62,6 +66,38 @@ class Gain:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+
+class Blend:
+    """The mean of the starts and of the ends of several runs.
+
+    >>> blend = Blend()
+    >>> blend.add([np.zeros(1)], [np.ones(1)])
+    >>> blend.add([np.zeros(1)], [np.full(1, 3.0)])
+    >>> blend.mix(0.5)
+    [array([1.])]
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._start: list[Floats] = []
+        self._end: list[Floats] = []
+
+    def add(self, start: list[Floats], end: list[Floats]) -> None:
+        """The arrays of one more run, as it began and as it ended."""
+        self.count += 1
+        share = 1 / self.count
+        self._start = mix(self._start, start, share) if share < 1 else start
+        self._end = mix(self._end, end, share) if share < 1 else end
+
+    def mix(self, share: float) -> list[Floats]:
+        """The arrays a share of the way from the mean start to the mean end."""
+        return mix(self._start, self._end, share)
+
+
+def mix(start: list[Floats], end: list[Floats], share: float) -> list[Floats]:
+    """Arrays on the straight line between two lists of them; the first at 0, the second at 1."""
+    return [(1 - share) * a + share * b for a, b in zip(start, end, strict=True)]
 
 
 def choose_share(

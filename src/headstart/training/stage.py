@@ -17,7 +17,7 @@ from headstart.data.split import list_folds
 from headstart.features.activations import Activations
 from headstart.recipe import FineTune
 from headstart.task import CLASSIFICATION
-from headstart.training.interpolate import SHARES, Gain, choose_share
+from headstart.training.interpolate import SHARES, Blend, Gain, choose_share, mix
 from headstart.training.linear import LinearHead
 from headstart.training.loop import (
     Context,
@@ -36,6 +36,11 @@ from headstart.training.tuning import Floats, Photos, Tuning
 
 # Folds are trained until so many photos were held out: on fewer, a choice is a guess.
 ENOUGH_HELD_OUT = 200
+
+# Networks of folds are part of the result where each has seen this share of the photos, and where
+# they are so many: on CIFAR-10 three or five were better than what was trained on all photos alone,
+# one was not (docs/recipes.md).
+LEAST_SEEN, _LEAST_BLENDED = 0.75, 3
 
 # A sweep trains for this share of the epochs.
 _SWEEP_SHARE = 0.3
@@ -70,6 +75,7 @@ class Stage:
         self._pretrained = network.get()
         self._history: list[dict[str, Any]] = []
         self._held_out: tuple[Numbers, Floats] | None = None
+        self._blend = Blend()
 
     def run(self) -> Tuning:
         """Choose, train, and collect the result."""
@@ -84,23 +90,33 @@ class Stage:
             share, gain, epochs, is_diverged = self._choose(folds, rate)
         says = _describe_divergence(rate, settings) if is_diverged else _describe(share, gain)
         rate = rate if rate is not None else 0.0
-        has_final = bool(folds) and bool(self._photos.validation)
-        if is_diverged or share == 0.0:
+        if not is_diverged and share and not self._is_complete(folds):
+            position, start = self._train_on("all photos", self._train, (), rate, stop=epochs)
+            is_diverged = position.is_diverged
+            if is_diverged:
+                says = _describe_divergence(rate, settings)
+            elif self._blend.count < _LEAST_BLENDED:
+                self._blend = Blend()
+            self._blend.add(start, self._network.get())
+        if is_diverged or share == 0.0:  # a mixture with what is not finite would not be finite
             share = 0.0
             self._start(self._start_head)
-        elif not has_final:
-            position, start = self._train_on("all photos", self._train, (), rate, stop=epochs)
-            if position.is_diverged:
-                share, says = 0.0, _describe_divergence(rate, settings)
-                self._start(
-                    self._start_head
-                )  # a mixture with what is not finite would not be finite
-            else:
-                self._mix(start, self._network.get(), share)
+        else:
+            self._network.set(self._blend.mix(share))
         result = self._collect(share, rate, epochs, gain, says)
         if self._context.checkpoints is not None:
             self._context.checkpoints.remove()
         return result
+
+    def _is_complete(self, folds: list[tuple[Numbers, Numbers]]) -> bool:
+        """Whether the networks of the folds have together seen every photo, and each most of them.
+
+        With a validation side that is the one network that was trained.
+        """
+        if self._photos.validation:
+            return bool(folds)
+        held_out = sum(len(validation) for _, validation in folds)
+        return held_out == len(self._train) and self._blend.count == len(folds)
 
     def try_fold(self) -> float | None:
         """Log loss of the best epoch on the first fold's photos; None where there is none."""
@@ -162,17 +178,17 @@ class Stage:
                 return 0.0, None, 0, True
             end = self._network.get()
             for share, collected in zip(SHARES, logits, strict=True):
-                self._mix(start, end, share)
+                self._network.set(mix(start, end, share))
                 collected.append(compute_logits(self._network, self._source, validation))
             held_out.append(validation)
             epochs.append(position.best_epoch)
+            if len(train) >= LEAST_SEEN * len(self._train):
+                self._blend.add(start, end)
         rows = np.concatenate(held_out)
         groups = [self._groups[row] for row in rows]
         pooled = [np.concatenate(parts) for parts in logits]
         share, gain = choose_share(pooled, self._targets.take(rows), groups, self._seed)
         self._held_out = rows, self._targets.leave_rows(pooled[SHARES.index(share)])
-        if self._photos.validation:
-            self._mix(start, end, share)
         return share, gain, max(1, round(float(np.mean(epochs)))), False
 
     def _train_on(
@@ -213,10 +229,6 @@ class Stage:
 
     def _start(self, head: Probe | LinearHead) -> None:
         self._network.start(self._pretrained, head.kernel, head.bias)
-
-    def _mix(self, start: list[Floats], end: list[Floats], share: float) -> None:
-        mixed = [(1 - share) * a + share * b for a, b in zip(start, end, strict=True)]
-        self._network.set(mixed)
 
     def _collect(
         self, share: float, rate: float, epochs: int, gain: Gain | None, says: str
