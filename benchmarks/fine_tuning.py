@@ -358,7 +358,7 @@ def measure_few(options: argparse.Namespace) -> list[dict[str, Any]]:
     test = photo_sets.list_photos(folder / "test")
     truth = np.array([path.parent.name for path in test])
     rows = []
-    for count in (5, 10, 20):
+    for count in options.sizes:
         found, shares = [], []
         for draw in range(options.draws):
             chosen = [
@@ -469,6 +469,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["cifar"], help="of accuracy, search and few")
     parser.add_argument("--settings", nargs="+", default=["{}"], help="JSON, of FineTune")
     parser.add_argument("--draws", type=int, default=10, help="of few")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[5, 10, 20], help="of few")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
