@@ -387,16 +387,23 @@ def check_memory(cluster: Any, scratch: Path) -> list[dict[str, Any]]:
             *(__file__, "--memory", folder, cluster.address), cache=scratch / f"cache-{count}"
         )
         assert child.json["forwarded"] == count, child.json
-        found.append(child.json)
+        index = (scratch / f"cache-{count}").rglob("index.sqlite")
+        found.append({**child.json, "index": sum(path.stat().st_size for path in index)})
     few, many = found
     beside = f"{MANY:,} photos"
     # The start is in both.
     each = 1000 * (many["cpu"] - few["cpu"]) / (MANY - FEW)
+    per_photo = {
+        name: (many[name] - few[name]) / (MANY - FEW) / unit
+        for name, unit in (("names", 1e-3), ("index", 1e3))
+    }
     rest, least = many["MB"] - many["names"], few["MB"] - few["names"]
     return [
         row(f"MB of the command, {beside}", many["MB"], few["MB"], "stated", True),
         row(f"of it names and digests, {beside}", many["names"], few["names"], "stated", True),
         row(f"all else, {beside}", rest, least, f"{SHARD:.0f} MB more", rest - least <= SHARD),
+        row("kB of names and digests per photo", per_photo["names"], None, "stated", True),
+        row("kB of the index on disk per photo", per_photo["index"], None, "stated", True),
         row("CPU ms of the command per photo", each, None, "stated", True),
     ]
 

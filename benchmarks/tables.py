@@ -478,6 +478,25 @@ def fine_tuning_speed() -> list[list[str]]:
     return [header, *rows]
 
 
+def fine_tuning_few() -> list[list[str]]:
+    header = ["photos", "a class", "draws", "probe", "tuned", "mean gain in points", "worst"]
+    header.append("draws in which the network was changed")
+    rows = [
+        [
+            row["data"],
+            row["photos a class"],
+            row["draws"],
+            f"{float(row['probe']):.1%}",
+            f"{float(row['tuned']):.1%}",
+            describe_difference(row, ("mean gain", "low", "high"), 100, 1),
+            f"{100 * float(row['worst']):+.1f}",
+            row["draws with a change"],
+        ]
+        for row in read("fine_tuning_few")
+    ]
+    return [header, *rows]
+
+
 def out_of_fold() -> list[list[str]]:
     header = ["photos", "settings", "cut at", "probe", "tuned", "gain in points"]
     header += ["over the first in points", "log loss over the first", "MB"]
@@ -576,6 +595,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "first_light": first_light,
     "doctor": doctor,
     "extraction": extraction,
+    "fine_tuning_few": fine_tuning_few,
     "fine_tuning_speed": fine_tuning_speed,
     "float16": float16,
     "out_of_fold": out_of_fold,
