@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from PIL import Image
 
 CLASSES, PHOTOS_PER_CLASS = ("0", "1", "2", "3"), 20
 DRAWN = 60
+
+# What runs in the background (nohup, &) may have been told to ignore Ctrl-C, which tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 needs_time = pytest.mark.skipif(
     "HEADSTART_TEST_DEEP" not in os.environ,
