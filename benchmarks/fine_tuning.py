@@ -14,6 +14,8 @@ search    --data cifar --settings '{…}' '{…}': recipes compared on training 
           (the first of five folds); test photos are not touched. This is how defaults were chosen.
 few       5, 10 and 20 training photos a class: tuned against the probe, on the test photos; the
           interval of the mean gain is over the draws.
+nested    the recipe as it is used, choices and all, against the probe, by repeated cross-validation
+          over all photos of a set: each photo is answered by what has not seen it.
 kills     a run that is killed at random moments and started again until it ends: the same bundle?
 """
 
@@ -398,6 +400,55 @@ def measure_few(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+# ---- nested
+
+
+def cross_validate(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row: as many folds as ``draws``, five to a repeat."""
+    from out_of_fold import Photos
+
+    from headstart import ImageClassifier
+    from headstart.data.split import list_folds
+    from headstart.evaluation.intervals import compare_hits
+    from headstart.recipe import choose_recipe
+
+    photos = Photos(photo_sets.data_root() / options.data)
+    paths = [sample.path for sample in photos.samples]
+    names = np.array([sample.label for sample in photos.samples])
+    repeats = range(-(-options.draws // 5))
+    folds = [fold for r in repeats for fold in list_folds(photos.labels, photos.groups, 5, r)]
+    hits: list[Any] = []
+    rows: list[int] = []
+    changed, start = 0, time.perf_counter()
+    for train, held in folds[: options.draws]:
+        chosen, labels = [paths[row] for row in train], names[train].tolist()
+        probe = ImageClassifier(recipe="probe", seed=options.seed).fit(chosen, labels)
+        recipe = choose_recipe("tune", **json.loads(options.settings[0]))
+        tuned = ImageClassifier(recipe=recipe, seed=options.seed).fit(chosen, labels)
+        asked = [paths[row] for row in held]
+        hits.append([each.predict(asked) == names[held] for each in (probe, tuned)])
+        rows += held.tolist()
+        changed += bool(tuned.tuning.share)
+        print([hit.mean() for hit in hits[-1]], tuned.tuning.says, file=sys.stderr, flush=True)
+    before, after = np.concatenate(hits, axis=1)
+    gain = compare_hits(after, before, [photos.groups[row] for row in rows]).difference
+    return [
+        {
+            "data": options.data,
+            "settings": options.settings[0],
+            "photos": len(paths),
+            "folds": len(hits),
+            "probe": float(before.mean()),
+            "tuned": float(after.mean()),
+            "gain": gain.value,
+            "low": gain.low,
+            "high": gain.high,
+            "folds with a change": changed,
+            "seconds a fold": (time.perf_counter() - start) / len(hits),
+        }
+    ]
+
+
 # ---- kills
 
 _KILLED = ("--unfreeze", "last_block", "--epochs", "3", "--augment", "2", "--learning-rate", "1e-4")
@@ -454,6 +505,7 @@ PARTS = {
     "accuracy": measure_accuracy,
     "search": search,
     "few": measure_few,
+    "nested": cross_validate,
     "kills": count_kills,
 }
 
@@ -466,9 +518,11 @@ def main() -> None:
     parser.add_argument("--network", default="efficientnet-lite0", help="of speed")
     parser.add_argument("--epochs", type=int, default=10, help="of speed")
     parser.add_argument("--peer-epochs", type=int, default=3, help="of Keras that are measured")
-    parser.add_argument("--data", nargs="+", default=["cifar"], help="of accuracy, search and few")
+    parser.add_argument(
+        "--data", nargs="+", default=["cifar"], help="of accuracy, search, few and nested"
+    )
     parser.add_argument("--settings", nargs="+", default=["{}"], help="JSON, of FineTune")
-    parser.add_argument("--draws", type=int, default=10, help="of few")
+    parser.add_argument("--draws", type=int, default=10, help="of few; folds of nested")
     parser.add_argument("--sizes", nargs="+", type=int, default=[5, 10, 20], help="of few")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
