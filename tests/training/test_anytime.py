@@ -15,6 +15,7 @@ from headstart.data.scan import scan_folder
 from headstart.errors import DatasetError, HeadstartError
 from headstart.models.boundary import Prefix
 from headstart.models.loaders import load_prefix
+from headstart.recipe import choose_recipe
 from headstart.training import plan as planning
 from headstart.training.anytime import FirstPass
 from headstart.training.plan import Step, make_plan, shuffle
@@ -116,6 +117,21 @@ def test_a_shuffled_manifest_begins_with_all_classes(digits_folder: Path) -> Non
     shuffled = shuffle(manifest, 0)
     assert len({sample.label for sample in shuffled.samples[:16]}) == 4
     assert sorted(s.path for s in shuffled.samples) == [s.path for s in manifest.samples]
+
+
+def test_the_views_of_fine_tuning_are_not_of_the_first_pass(
+    digits_folder: Path, empty_cache: Path
+) -> None:
+    quick = {"unfreeze": "last_block", "epochs": 1, "views": 2, "learning_rate": 1e-4}
+    recipe = choose_recipe("tune", **quick, holdout=0.0)
+    classifier = ImageClassifier(recipe=recipe, budget_seconds=600).fit(digits_folder)
+    seconds = classifier.seconds
+    assert classifier.plan is not None
+    took = {step.name: step.actual or 0.0 for step in classifier.plan.steps}
+    booked = seconds["decode"] + seconds["prefix"] + seconds["groups"]
+    assert 0 < took["first pass"] < booked - 0.01
+    assert took["fine-tuning"] > seconds["fine_tune"] + 0.01
+    assert sum(took.values()) <= seconds["total"] + 0.05
 
 
 def test_a_training_with_a_budget_has_its_plan_in_the_bundle(digits_folder: Path) -> None:

@@ -172,6 +172,8 @@ def train(
         stopwatch.seconds[name] += seconds
     with stopwatch.step("groups"):
         pairs = find_pairs(features)
+    if plan is not None:
+        plan.note_pass(stopwatch.seconds)
     split = divide(features, pairs, (manifest, test), seed, earlier, use_all)
     # Only classes that can be learnt; a tested class without training photos was refused above.
     class_names = tuple(sorted({sample.label for sample in split.train}))

@@ -108,6 +108,14 @@ class Plan:
         needed = self.needed
         self.steps = [*needed[:-1], *steps, needed[-1]]
 
+    def note_pass(self, seconds: dict[str, float]) -> None:
+        """Write down what the first pass took, before those of further steps are added to it.
+
+        Args:
+            seconds: By step of the stopwatch, the comparison of backbones included.
+        """
+        self.needed[0].actual = sum(seconds[name] for name in ("decode", "prefix", "groups"))
+
     def finish(self, seconds: dict[str, float], compared: float = 0.0) -> None:
         """Write down what the steps took.
 
@@ -120,12 +128,13 @@ class Plan:
             self.steps.insert(0, Step("backbones", "compared on a part", None, why))
         took = {
             "backbones": compared,
-            "first pass": seconds["decode"] + seconds["prefix"] + seconds["groups"] - compared,
+            "first pass": max(0.0, (self.needed[0].actual or 0.0) - compared),
             "probe": seconds["probe"],
             "measure": seconds["trust"] + seconds["evaluate"],
         }
         for step in self.steps:
-            step.actual = round(took.get(step.name, step.actual or 0.0), 2) or step.actual
+            actual = took.get(step.name, step.actual)
+            step.actual = None if actual is None else round(actual, 2)
         self.actual = seconds["total"]
 
 
