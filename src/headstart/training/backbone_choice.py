@@ -26,8 +26,8 @@ from headstart.features.extract import extract_manifest
 from headstart.features.pace import recall_pace
 from headstart.models.backbones import BACKBONES, BackboneSpec
 from headstart.models.loaders import load_prefix
+from headstart.training.once import fit_probe_once
 from headstart.training.plan import MARGIN, shuffle
-from headstart.training.probe import fit_probe
 
 # Photos that every candidate computes: the interval of an accuracy of 0.9 is then 6 points wide.
 MOST_COMPARED = 400
@@ -175,7 +175,7 @@ def _cross_validate(
     pairs = set(zip(labels.tolist(), groups, strict=True))
     several = [count for count in Counter(label for label, _ in pairs).values() if count > 1]
     folds = list(list_folds(labels, groups, min([_FOLDS, *several]), seed))
-    held_out = fit_probe(rows, labels, len(names), folds).held_out
+    held_out = fit_probe_once(rows, labels, len(names), folds).held_out
     answers: npt.NDArray[np.bool_] = np.nan_to_num(held_out, nan=-np.inf).argmax(1) == labels
     return answers
 

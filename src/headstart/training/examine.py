@@ -26,7 +26,8 @@ from headstart.features.quality import extract_quality
 from headstart.models.loaders import load_prefix
 from headstart.runtimes import AUTO, require_runtime
 from headstart.training.findings import REMOVE, Examination, Finding, rank_findings
-from headstart.training.probe import choose_strength, hold_out, softmax
+from headstart.training.once import choose_strength_once, hold_out_once
+from headstart.training.probe import softmax
 
 # Cross-validation with so many divisions into folds; their probabilities are averaged.
 _REPEATS, _FOLDS, _NEIGHBOURS = 3, 5, 5
@@ -198,12 +199,12 @@ def hold_out_probabilities(
     turns, count = (_REPEATS, _FOLDS) if len(labels) <= _MANY else (1, _FOLDS_OF_MANY)
     count = min(count, fewest)
     repeats = [list(list_folds(labels, groups, count, seed + turn)) for turn in range(turns)]
-    strength = _choose_strength(rows, labels, groups, num_classes, seed)
-    logits = hold_out(rows, labels, num_classes, repeats, strength, _VARIANCE)
+    strength = _choose_strength_once(rows, labels, groups, num_classes, seed)
+    logits = hold_out_once(rows, labels, num_classes, repeats, strength, _VARIANCE)
     return np.asarray(softmax(logits.astype(np.float64)).mean(0))
 
 
-def _choose_strength(
+def _choose_strength_once(
     rows: npt.NDArray[np.float32],
     labels: npt.NDArray[np.intp],
     groups: Sequence[str],
@@ -221,7 +222,7 @@ def _choose_strength(
     fewest = _count_fewest(labels, groups, part)
     chosen = [groups[row] for row in part.tolist()]
     folds = list_folds(labels[part], chosen, min(count, fewest), seed)
-    return choose_strength(rows[part], labels[part], num_classes, folds, _VARIANCE)
+    return choose_strength_once(rows[part], labels[part], num_classes, folds, _VARIANCE)
 
 
 def _count_fewest(

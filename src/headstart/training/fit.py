@@ -44,8 +44,9 @@ from headstart.training.measure import (
     select_rows,
 )
 from headstart.training.notes import describe_classes, describe_engine
-from headstart.training.plan import Plan, guess_pace
-from headstart.training.probe import Probe, fit_probe, import_solver_beside
+from headstart.training.once import fit_probe_once
+from headstart.training.plan import Plan, find_new, guess_pace
+from headstart.training.probe import Probe, import_solver_beside
 from headstart.training.trust import (
     References,
     collect_held_out,
@@ -160,7 +161,8 @@ def train(
     require_task(manifest.task, "This training")
     check_classes(manifest)
     everything = join_manifests(manifest, test)
-    import_solver_beside()
+    if find_new(prefix, everything.samples, runtime):
+        import_solver_beside()
     with stopwatch.step("prefix"):
         plan = foretell(prefix, everything, recipe, budget, seed=seed, runtime=runtime)
     if plan is not None and on_plan is not None:
@@ -323,7 +325,7 @@ def _fit(
     # A class of one group is in the training rows of every fold, and does not limit their number.
     count = min([recipe.folds, *(size for size in sizes.values() if size > 1)])
     folds = list_folds(labels, groups, count, seed) if max(sizes.values()) > 1 else ()
-    return fit_probe(rows, labels, len(class_names), folds)
+    return fit_probe_once(rows, labels, len(class_names), folds)
 
 
 def list_photos(

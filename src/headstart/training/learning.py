@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from headstart.data.split import list_folds
 from headstart.evaluation.learning_curve import LearningCurve, fit_learning_curve
-from headstart.training.probe import Fold, hold_out
+from headstart.training.once import hold_out_once
+from headstart.training.probe import Fold
 
 Floats = npt.NDArray[np.floating]
 
@@ -54,7 +55,7 @@ def measure_learning_curve(
     fewest = min(Counter(labels.tolist()).values()) * (1 - 1 / len(folds))
     shares = [share for share in SHARES if share * fewest >= 2] or [1.0]
     repeats = [_cut_folds(folds, labels, groups, share, seed) for share in shares]
-    logits = hold_out(features, labels, num_classes, repeats, strength)
+    logits = hold_out_once(features, labels, num_classes, repeats, strength)
     hits = logits.argmax(2) == labels
     sizes = [round(float(np.mean([len(train) for train, _ in fold]))) for fold in repeats]
     # Where test photos are many, the largest part has more photos than were trained on.

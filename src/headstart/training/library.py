@@ -26,7 +26,8 @@ from headstart.models.loaders import load_prefix
 from headstart.recipe import choose_recipe
 from headstart.task import require_task
 from headstart.training.fine_tune import tune
-from headstart.training.probe import Probe, fit_probe
+from headstart.training.once import fit_probe_once
+from headstart.training.probe import Probe
 from headstart.training.tuning import Callbacks, Options, Photos, Tuning, check_callbacks
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _fit_probe(
     sizes = Counter(label for label, _ in set(zip(numbers.tolist(), groups, strict=True)))
     count = min(most_folds, *sizes.values())
     folds = list_folds(numbers, groups, count, seed) if count > 1 else ()
-    probe = fit_probe(rows, numbers, len(names), folds)
+    probe = fit_probe_once(rows, numbers, len(names), folds)
     return Photos(features.samples, (), groups, rows, names), probe
 
 

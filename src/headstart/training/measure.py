@@ -29,7 +29,8 @@ from headstart.features.forward import read_content
 from headstart.runtimes.onnx_runtime import open_outputs
 from headstart.task import CLASSIFICATION, Task
 from headstart.training.linear import LinearHead
-from headstart.training.probe import Probe, hold_out
+from headstart.training.once import hold_out_once
+from headstart.training.probe import Probe
 from headstart.training.trust import References, list_labels
 
 Floats = npt.NDArray[np.floating]
@@ -260,7 +261,7 @@ def cross_validate_probe(
         return None
     count = min(_FOLDS, fewest)
     repeats = [list(list_folds(labels, groups, count, seed + turn)) for turn in range(_REPEATS)]
-    logits = hold_out(rows, labels, len(class_names), repeats, probe.strength)
+    logits = hold_out_once(rows, labels, len(class_names), repeats, probe.strength)
     return estimate_repeated(logits.argmax(2) == labels, repeats)
 
 

@@ -33,11 +33,12 @@ from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
 from headstart.training.fine_tune import tune
 from headstart.training.fit import Training, divide, join_manifests, list_photos, train
 from headstart.training.graph import build_graph
-from headstart.training.linear import LinearHead, activate, choose_thresholds, fit_head
+from headstart.training.linear import LinearHead, activate, choose_thresholds
 from headstart.training.measure import Answer, Outputs, select_rows
 from headstart.training.notes import describe_engine
 from headstart.training.objective import encode_samples
-from headstart.training.plan import guess_pace
+from headstart.training.once import fit_head_once
+from headstart.training.plan import find_new, guess_pace
 from headstart.training.probe import import_solver_beside
 from headstart.training.tuning import Callbacks, Options, Tuning
 
@@ -127,7 +128,8 @@ def train_targets(
     task = manifest.task
     check_classes(manifest)
     everything = join_manifests(manifest, test)
-    import_solver_beside()
+    if find_new(prefix, everything.samples, runtime):
+        import_solver_beside()
     features = extract_manifest(prefix, everything, runtime=runtime, progress=progress)
     for name, seconds in features.seconds.items():
         stopwatch.seconds[name] += seconds
@@ -138,7 +140,7 @@ def train_targets(
     with stopwatch.step("probe"):
         rows, targets = select_rows(features, split.train), _encode(split.train, names, task)
         folds = _deal(split, task, recipe.folds, seed)
-        head = fit_head(rows, targets, folds, task)
+        head = fit_head_once(rows, targets, folds, task)
     tuning = None
     if recipe.fine_tune is not None:
         options = Options(runtime, progress, callbacks, guess_pace(prefix, runtime))
