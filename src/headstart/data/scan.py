@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -239,8 +240,9 @@ def _list_root(root: Path) -> list[str]:
 def _normalise(name: str) -> str:
     # Bytes that are not UTF-8 arrive as half characters that no file could be written with.
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    # macOS stores "é" as two characters, Linux as one: the same class either way.
-    return unicodedata.normalize("NFC", name)
+    # macOS stores "é" as two characters, Linux as one: the same class either way. One string for all
+    # photos of a class, not one for each.
+    return sys.intern(unicodedata.normalize("NFC", name))
 
 
 def _walk(folder: Path, problems: list[Problem]) -> Iterator[Path]:
