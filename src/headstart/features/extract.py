@@ -198,9 +198,11 @@ def _open_features(
         digests = [sample.digest for sample in manifest.samples]
         cache.drop_damaged(digests)
         missing = set(cache.missing(digests))
-        run = _Pass(prefix, cache, runtime, progress, len(digests))
+        new = [sample for sample in manifest.samples if sample.digest in missing]
+        del digests, missing  # not kept through the pass
+        run = _Pass(prefix, cache, runtime, progress, len(manifest.samples))
         run.is_watched = is_watched
-        run.forward_copies([s for s in manifest.samples if s.digest in missing])
+        run.forward_copies(new)
         pace = run.stride.seconds_per_photo
         if pace is not None:
             keep_pace(prefix, runtime, pace)
@@ -235,6 +237,12 @@ def _is_unchanged(sample: Sample) -> bool:
     return read_sample(sample.path, sample.label, sample.side) == sample
 
 
+def _list_firsts(samples: list[Sample]) -> list[Sample]:
+    """The first of the copies of each photo."""
+    first = {sample.digest: sample for sample in reversed(samples)}
+    return [sample for sample in samples if first[sample.digest] is sample]
+
+
 class _Pass:
     """One pass of the prefix over photos that are not in the cache."""
 
@@ -256,8 +264,10 @@ class _Pass:
 
     def forward_copies(self, samples: list[Sample]) -> None:
         """Forward one of the copies of each photo; another one if that file has changed or gone."""
-        first = {sample.digest: sample for sample in reversed(samples)}
-        self.forward([sample for sample in samples if first[sample.digest] is sample])
+        self.forward(_list_firsts(samples))
+        if not self.failures:
+            return
+        first = {sample.digest: sample for sample in _list_firsts(samples)}
         lost = {d for d in self.failures if not _is_unchanged(first[d])}
         others = (s for s in samples if s.digest in lost and s is not first[s.digest])
         spare = {s.digest: s for s in others if _is_unchanged(s)}
