@@ -240,8 +240,8 @@ def _list_root(root: Path) -> list[str]:
 def _normalise(name: str) -> str:
     # Bytes that are not UTF-8 arrive as half characters that no file could be written with.
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    # macOS stores "é" as two characters, Linux as one: the same class either way. One string for all
-    # photos of a class, not one for each.
+    # macOS stores "é" as two characters, Linux as one: the same class either way. One string
+    # for all photos of a class, not one for each.
     return sys.intern(unicodedata.normalize("NFC", name))
 
 

@@ -70,19 +70,25 @@ class Ladder:
             is_timed: Time some steps of what may fit, unless that was done before on this machine;
                 else what is known has to do.
         """
-        beyond: list[Step] = []
+        fitting = None
+        beyond: list[tuple[str, FineTune]] = []
         for number in reversed(range(len(rungs))):
-            name, settings = rungs[number]
-            forecast = self.forecast_closely(settings) if is_timed else self.forecast(settings)
+            forecast = self.forecast_closely(rungs[number][1], is_timed=is_timed)
             if self._fits(forecast, MARGIN if forecast.is_measured else _GUESS):
-                return (number, forecast), beyond
-            about = "about " if forecast.is_measured else "very roughly "
-            why = (
-                f"would take {about}{format_duration(forecast.seconds)}, "
-                f"{format_duration(max(self.left, 0))} are left"
-            )
-            beyond.insert(0, make_step(name, settings, why))
-        return None, beyond
+                fitting = number, forecast
+                break
+            beyond.insert(0, rungs[number])
+        # A nearer step of the same depth may have been timed after a further one was guessed.
+        return fitting, [self._refuse(*rung) for rung in beyond]
+
+    def _refuse(self, name: str, settings: FineTune) -> Step:
+        forecast = self.forecast(settings)
+        about = "about " if forecast.is_measured else "very roughly "
+        why = (
+            f"would take {about}{format_duration(forecast.seconds)}, "
+            f"{format_duration(max(self.left, 0))} are left"
+        )
+        return make_step(name, settings, why)
 
     def forecast(self, settings: FineTune) -> Forecast:
         """What a step would take, as far as that is known without TensorFlow."""
@@ -90,10 +96,12 @@ class Ladder:
         speed = speed or guess_speed(settings.unfreeze, self.amounts.pace)
         return forecast_stage(speed, settings, self.amounts)
 
-    def forecast_closely(self, settings: FineTune, times: float = 1.0) -> Forecast:
+    def forecast_closely(
+        self, settings: FineTune, times: float = 1.0, *, is_timed: bool = True
+    ) -> Forecast:
         """As `forecast`; some steps are timed where it may fit, so many times over."""
         forecast = self.forecast(settings)
-        if not forecast.is_measured and self._fits(forecast, times * _GUESS):
+        if is_timed and not forecast.is_measured and self._fits(forecast, times * _GUESS):
             return self.measure(settings)
         return forecast
 
