@@ -13,7 +13,8 @@ ANSWER = [
     np.arange(12, dtype=np.float32).reshape(3, 4) / 7,
     np.array([1e-300, 1 / 3]),
     np.empty((0, 0), np.float32),
-    np.full((2000, 3), NAN, np.float32),
+    np.full((9000, 3), NAN, np.float32),
+    np.array([np.inf, -np.inf, NAN]),
 ]
 
 
@@ -89,3 +90,28 @@ def test_without_a_cache_it_is_only_slower(solver, monkeypatch):
     assert is_answer(solve_once(["a"], solver))
     assert is_answer(solve_once(["a"], solver))
     assert solver.calls == 2
+
+
+def test_numbers_in_another_order_are_another_question(solver):
+    solve_once(["a", 1, 11], solver)
+    solve_once(["a", 11, 1], solver)
+    assert solver.calls == 2
+
+
+def test_a_limit_of_nothing_keeps_nothing(solver, monkeypatch):
+    monkeypatch.setenv("HEADSTART_CACHE_BYTES", "0")
+    solve_once(["a"], solver)
+    assert not list(shards_folder(None).glob("*.npy"))
+
+
+def test_the_cache_stays_within_its_limit(solver, monkeypatch):
+    monkeypatch.setenv("HEADSTART_CACHE_BYTES", "200KB")
+    for number in range(4):
+        solve_once(["a", number], solver)
+    assert 0 < sum(path.stat().st_size for path in shards_folder(None).glob("*.npy")) <= 200_000
+
+
+def test_what_is_large_is_not_kept(solver, monkeypatch):
+    monkeypatch.setattr(solved, "_MOST_BYTES", 1000)
+    assert is_answer(solve_once(["a"], solver))
+    assert not list(shards_folder(None).glob("*.npy"))

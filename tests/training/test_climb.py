@@ -149,6 +149,36 @@ def test_ctrl_c_while_steps_are_timed_leaves_the_probe(
     assert "stopped" in step.why
 
 
+def test_a_search_without_a_budget_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "recall_speed", lambda *_: None)
+    monkeypatch.delattr(ladder, "measure_speed")
+    asked: list[Any] = []
+
+    class Nothing:
+        def __init__(self, *_: Any, depths: Any) -> None:
+            asked.append(depths)
+
+        def run(self) -> None:
+            return None
+
+    monkeypatch.setattr(climbing, "Search", Nothing)
+    climb = make_climb(None)
+    climb.search()
+    assert asked == [climbing.DEPTHS]
+
+
+def test_an_interrupt_while_a_search_is_timed_is_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ladder, "recall_speed", lambda *_: None)
+    monkeypatch.setattr(ladder, "measure_speed", interrupt)
+    climb = make_climb(Budget(1000.0))
+    climb.search()
+    assert climb.is_stopped
+    assert [(step.is_taken, "stopped" in step.why) for step in climb.steps] == [(False, True)] * 2
+
+
 @pytest.mark.parametrize(
     ("end", "says"), [(OutOfTimeError(), "the budget was spent"), (KeyboardInterrupt(), "stopped")]
 )

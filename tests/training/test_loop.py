@@ -316,6 +316,20 @@ def test_the_end_is_taken_unless_an_earlier_epoch_is_clearly_better(
     )
 
 
+def test_a_patience_that_never_ends_a_run_keeps_the_best_weights(
+    small: Any, source: Array, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "is_as_good", lambda *_: True)
+    network, states = make_network(small, epochs=8, patience=99), list[Arrays]()
+    shuffled = np.random.default_rng(0).permutation(labels)
+    position = make_run(
+        network, source, shuffled, callbacks=[lambda _: states.append(network.get())]
+    ).finish()
+    best = int(np.argmin([epoch["validation_loss"] for epoch in position.history]))
+    assert best < 7
+    assert equal(network.get(), states[best])
+
+
 def test_a_rate_that_diverges_ends_the_run_without_nan(
     small: Any, source: Array, labels: np.ndarray
 ) -> None:

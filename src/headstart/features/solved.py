@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart import __version__
+from headstart.bundle import dump_arrays, parse_arrays
 from headstart.errors import HeadstartError
 from headstart.features.cache import ActivationCache, Space
+from headstart.features.maintenance import get_limit, prune_cache
 from headstart.files import digest_bytes
 
 Array = npt.NDArray[Any]
@@ -20,11 +22,11 @@ Array = npt.NDArray[Any]
 # Raised with every change of a solver that changes what it gives.
 _SOLVER_VERSION = 1
 
-# Numbers of one row of the cache.
-_WIDTH = 4096
+# Bytes of one row of the cache.
+_WIDTH = 2**15
 
-# What is not a number is kept as this: the cache refuses NaN, which an activation must not be.
-_NONE = float(np.finfo(np.float64).max)
+# A larger answer is not kept: it would push out activations, which cost more to compute again.
+_MOST_BYTES = 64 * 2**20
 
 
 def solve_once(question: Iterable[Any], solve: Callable[[], Sequence[Array]]) -> list[Array]:
@@ -32,7 +34,7 @@ def solve_once(question: Iterable[Any], solve: Callable[[], Sequence[Array]]) ->
 
     Args:
         question: All that the answer depends on: arrays, and plain data.
-        solve: Gives float32 and float64 arrays.
+        solve: Gives arrays.
 
     >>> solve_once(["doubled", np.arange(3)], lambda: [2.0 * np.arange(3)])[0].tolist()
     [0.0, 2.0, 4.0]
@@ -51,13 +53,14 @@ def solve_once(question: Iterable[Any], solve: Callable[[], Sequence[Array]]) ->
 
 def _digest(question: Iterable[Any]) -> str:
     context = [__version__, _SOLVER_VERSION, version("numpy"), version("scipy")]
-    parts: list[bytes | memoryview] = [repr(context).encode()]
-    for each in question:
+    parts: list[bytes | memoryview] = []
+    for each in (context, *question):
+        data: bytes | memoryview = repr(each).encode()
         if isinstance(each, np.ndarray):
             parts.append(repr((str(each.dtype), each.shape)).encode())
-            parts.append(np.ascontiguousarray(each).reshape(-1).view(np.uint8).data)
-        else:
-            parts.append(repr(each).encode())
+            data = np.ascontiguousarray(each).reshape(-1).view(np.uint8).data
+        # Its length first: 1 and 11 are not 11 and 1.
+        parts += [len(data).to_bytes(8, "little"), data]
     return digest_bytes(*parts)
 
 
@@ -70,63 +73,44 @@ def _open() -> contextlib.closing[ActivationCache]:
         image_size=0,
         decode_version=0,
         runtime=f"solver {_SOLVER_VERSION}",
-        dtype="float64",
+        dtype="uint8",
     )
     return contextlib.closing(ActivationCache(space))
 
 
 def _recall(cache: ActivationCache, key: str) -> list[Array] | None:
-    (first,) = names = _name(key, range(1))
-    cache.drop_damaged(names)
-    if cache.missing(names):
+    first = _read(cache, key, 1)
+    if first is None:
         return None
-    total = int(cache.read([first])[0, 0])
-    names = _name(key, range(-(-total // _WIDTH)))
-    cache.drop_damaged(names)
-    if cache.missing(names):
+    size = int.from_bytes(first[:8].tobytes(), "little")
+    whole = _read(cache, key, -(-(8 + size) // _WIDTH))
+    if whole is None:
         return None
-    return _unpack(cache.read(names).reshape(-1)[:total])
+    arrays = parse_arrays(whole[8 : 8 + size].tobytes())
+    return [arrays[str(number)] for number in range(len(arrays))]
+
+
+def _read(cache: ActivationCache, key: str, count: int) -> Array | None:
+    """The first rows of an answer, one after the other; None where one is missing."""
+    names = _name(key, count)
+    cache.drop_damaged(names)
+    return None if cache.missing(names) else cache.read(names).reshape(-1)
 
 
 def _keep(cache: ActivationCache, key: str, arrays: Sequence[Array]) -> None:
-    flat = _pack(arrays)
-    rows = np.zeros((-(-len(flat) // _WIDTH), _WIDTH))
-    rows.reshape(-1)[: len(flat)] = flat
-    cache.append([(name, 0) for name in _name(key, range(len(rows)))], rows)
+    named = {str(number): np.ascontiguousarray(each) for number, each in enumerate(arrays)}
+    data = dump_arrays(named)
+    limit = get_limit()
+    if len(data) > min(_MOST_BYTES, limit):
+        return
+    rows = np.zeros((-(-(8 + len(data)) // _WIDTH), _WIDTH), np.uint8)
+    flat = rows.reshape(-1)
+    flat[:8] = np.frombuffer(len(data).to_bytes(8, "little"), np.uint8)
+    flat[8 : 8 + len(data)] = np.frombuffer(data, np.uint8)
+    cache.append([(name, 0) for name in _name(key, len(rows))], rows)
     cache.flush()
+    prune_cache(max_bytes=limit)
 
 
-def _name(key: str, parts: range) -> list[str]:
-    return [digest_bytes(f"{key} {part}".encode()) for part in parts]
-
-
-def _pack(arrays: Sequence[Array]) -> npt.NDArray[np.float64]:
-    """All arrays as one vector: its length; of each array whether it is float32, its shape, itself.
-
-    >>> _pack([np.ones((1, 2), np.float32), np.full(1, np.nan)])[:7].tolist()
-    [11.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.0]
-    >>> [array.tolist() for array in _unpack(_pack([np.ones((1, 2)), np.full(1, np.nan)]))]
-    [[[1.0, 1.0]], [nan]]
-    """
-    parts = [np.zeros(1)]
-    for array in arrays:
-        parts.append(np.array([array.dtype == np.float32, array.ndim, *array.shape], np.float64))
-        parts.append(np.nan_to_num(array.astype(np.float64).ravel(), nan=_NONE))
-    flat = np.concatenate(parts)
-    flat[0] = len(flat)
-    return flat
-
-
-def _unpack(flat: npt.NDArray[np.float64]) -> list[Array]:
-    arrays, place = [], 1
-    while place < len(flat):
-        is_single, rank = bool(flat[place]), int(flat[place + 1])
-        place += 2
-        shape = flat[place : place + rank].astype(int)
-        place += rank
-        size = int(shape.prod())
-        part = flat[place : place + size].reshape(shape)
-        place += size
-        array = np.where(part == _NONE, np.nan, part)
-        arrays.append(array.astype(np.float32) if is_single else array)
-    return arrays
+def _name(key: str, count: int) -> list[str]:
+    return [digest_bytes(f"{key} {part}".encode()) for part in range(count)]

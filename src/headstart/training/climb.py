@@ -132,9 +132,13 @@ class Climb:
         # Half of the time for trials, the rest for the training that follows.
         try:
             forecasts = {
-                d: self.ladder.forecast_closely(replace(usual, unfreeze=d), times=2) for d in DEPTHS
+                d: self.ladder.forecast_closely(
+                    replace(usual, unfreeze=d), times=2, is_timed=self.ladder.budget is not None
+                )
+                for d in DEPTHS
             }
         except KeyboardInterrupt:
+            step.why, step.is_taken = "stopped before it began", False
             self._stop()
             return
         depths = tuple(d for d, f in forecasts.items() if 2 * f.seconds < self.ladder.left)

@@ -45,7 +45,7 @@ from headstart.training.measure import (
 )
 from headstart.training.notes import describe_classes, describe_engine
 from headstart.training.once import fit_probe_once
-from headstart.training.plan import Plan, find_new, guess_pace
+from headstart.training.plan import Plan, guess_pace
 from headstart.training.probe import Probe, import_solver_beside
 from headstart.training.trust import (
     References,
@@ -161,14 +161,12 @@ def train(
     require_task(manifest.task, "This training")
     check_classes(manifest)
     everything = join_manifests(manifest, test)
-    if find_new(prefix, everything.samples, runtime):
-        import_solver_beside()
     with stopwatch.step("prefix"):
         plan = foretell(prefix, everything, recipe, budget, seed=seed, runtime=runtime)
     if plan is not None and on_plan is not None:
         on_plan(plan)
     features, unseen = FirstPass(prefix, everything, budget, plan).extract(
-        seed=seed, runtime=runtime, progress=progress
+        seed=seed, runtime=runtime, progress=import_solver_beside(progress)
     )
     for name, seconds in features.seconds.items():
         stopwatch.seconds[name] += seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.errors import BoundaryError
+from headstart.errors import BoundaryError, HeadstartError
 from headstart.evaluation.novelty import MOST_REFERENCES
 from headstart.models.boundary import INPUT, Prefix
 from headstart.recipe import FineTune
@@ -155,7 +156,8 @@ def measure_speed(prefix: Prefix, settings: FineTune, num_classes: int, photos: 
         0 if unfreeze.boundary.name == INPUT else unfreeze.boundary.bytes_per_photo,
         measure_memory(),
     )
-    remember("speeds", _list_sources(prefix, settings), asdict(speed))
+    with contextlib.suppress(HeadstartError):  # it will be timed again, no more
+        remember("speeds", _list_sources(prefix, settings), asdict(speed))
     return speed
 
 
@@ -222,15 +224,19 @@ def _count_passes(settings: FineTune, amounts: Amounts) -> tuple[int, int]:
         held_out = amounts.train // parts
         trained = amounts.train - held_out
         folds = min(parts, math.ceil(ENOUGH_HELD_OUT / max(1, held_out)))
-    swept = 0
+    swept = rates = 0
     if settings.learning_rate is None and folds:
-        swept = len(settings.learning_rates) * count_sweep_epochs(settings)
+        rates = len(settings.learning_rates)
+        swept = rates * count_sweep_epochs(settings)
     epochs = swept + folds * settings.epochs
     steps, computed = epochs * trained, epochs * held_out
     computed += folds * (len(SHARES) * held_out + trained)
+    # Each run may compare its end with an earlier epoch.
+    computed += 2 * (rates + folds) * held_out * (settings.patience is None)
     # The networks of all folds are the result; else one more is trained on all photos.
     is_complete = folds > 0 and folds * held_out >= amounts.train - folds
-    if not amounts.validation and not (is_complete and trained >= LEAST_SEEN * amounts.train):
+    is_complete &= trained >= LEAST_SEEN * amounts.train and settings.batchnorm != "train"
+    if not amounts.validation and not is_complete:
         steps += settings.epochs * amounts.train
         computed += amounts.train
     return steps, computed

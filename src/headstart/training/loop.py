@@ -198,10 +198,12 @@ class Run:
         """Take the best weights, or those of the end where these are not clearly worse.
 
         By one standard error, as Breiman et al. (1984) choose among trees: the end of the schedule
-        has the lowest rate, and which epoch looks best on a few photos is mostly chance.
+        has the lowest rate, and which epoch looks best on a few photos is mostly chance. Who gives
+        a patience asks for the best.
         """
         position, held_out = self.position, self.data.validation
         is_end = position.epoch == self.schedule.epochs and not position.is_diverged
+        is_end &= self._settings.patience is None
         if is_end and position.best_epoch < position.epoch and len(held_out) > 1:
             last, targets, outputs = self.network.get(), self.data.targets.take(held_out), []
             for arrays in (self._best, last):

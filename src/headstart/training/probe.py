@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -186,10 +186,28 @@ def _hold_out(problem: Problem, rows: npt.NDArray[np.intp], solution: Floats) ->
     return logits
 
 
-def import_solver_beside() -> None:
-    """Import SciPy in a thread of its own; its half second then passes beside the extraction."""
-    name = "scipy.optimize"
-    threading.Thread(target=importlib.import_module, args=(name,), name=f"import {name}").start()
+def import_solver_beside(
+    progress: Callable[[int, int], None] | None,
+) -> Callable[[int, int], None]:
+    """Progress of a pass that also imports SciPy, in a thread, as soon as there is a pass.
+
+    Its half second then passes beside the computing. Where all is in the cache, the head may be.
+
+    Args:
+        progress: Is told as well.
+    """
+    begun: list[threading.Thread] = []
+
+    def report(done: int, total: int) -> None:
+        if done < total and not begun:
+            name = "scipy.optimize"
+            thread = threading.Thread(target=importlib.import_module, args=(name,), name=name)
+            begun.append(thread)
+            thread.start()
+        if progress is not None:
+            progress(done, total)
+
+    return report
 
 
 def balance_classes(labels: Labels, num_classes: int) -> Floats:

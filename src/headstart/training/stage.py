@@ -80,7 +80,7 @@ class Stage:
     def run(self) -> Tuning:
         """Choose, train, and collect the result."""
         settings = self._settings
-        folds = self._list_folds()
+        folds, is_whole = self._list_folds()
         rate = settings.learning_rate
         if rate is None:
             rate = self._sweep(folds[0]) if folds else settings.learning_rates[0]
@@ -90,7 +90,8 @@ class Stage:
             share, gain, epochs, is_diverged = self._choose(folds, rate)
         says = _describe_divergence(rate, settings) if is_diverged else _describe(share, gain)
         rate = rate if rate is not None else 0.0
-        if not is_diverged and share and not self._is_complete(folds):
+        is_complete = is_whole and self._blend.count == len(folds)
+        if not is_diverged and share and not is_complete:
             position, start = self._train_on("all photos", self._train, (), rate, stop=epochs)
             is_diverged = position.is_diverged
             if is_diverged:
@@ -108,30 +109,24 @@ class Stage:
             self._context.checkpoints.remove()
         return result
 
-    def _is_complete(self, folds: list[tuple[Numbers, Numbers]]) -> bool:
-        """Whether the networks of the folds have together seen every photo, and each most of them.
-
-        With a validation side that is the one network that was trained.
-        """
-        if self._photos.validation:
-            return bool(folds)
-        held_out = sum(len(validation) for _, validation in folds)
-        return held_out == len(self._train) and self._blend.count == len(folds)
-
     def try_fold(self) -> float | None:
-        """Log loss of the best epoch on the first fold's photos; None where there is none."""
-        folds, rate = self._list_folds(), self._settings.learning_rate
+        """Log loss on the first fold's photos, of the weights that are kept; None without any."""
+        (folds, _), rate = self._list_folds(), self._settings.learning_rate
         if not folds or rate is None:
             return None
         position, _ = self._train_on("trial", *folds[0], rate)
         return None if position.is_diverged else position.best_loss
 
-    def _list_folds(self) -> list[tuple[Numbers, Numbers]]:
+    def _list_folds(self) -> tuple[list[tuple[Numbers, Numbers]], bool]:
+        """Folds to choose on; and whether there are no others, so that each photo is in a network.
+
+        With a validation side that is one, which trains on all photos.
+        """
         count = len(self._train)
         if self._photos.validation:
-            return [(self._train, np.arange(count, len(self._targets)))]
+            return [(self._train, np.arange(count, len(self._targets)))], True
         if not self._settings.holdout:
-            return []
+            return [], False
         groups = self._groups[:count]
         if self._photos.task is not CLASSIFICATION:
             return self._deal(groups)
@@ -139,19 +134,23 @@ class Stage:
         sizes = Counter(label for label, _ in set(zip(labels.tolist(), groups, strict=True)))
         several = [size for size in sizes.values() if size > 1]
         if not several:  # a class would be held out altogether; nothing can be chosen
-            return []
+            return [], False
         folds = max(2, min(round(1 / self._settings.holdout), *several))
-        wanted = math.ceil(ENOUGH_HELD_OUT / max(1, count / folds))
-        return list(list_folds(labels, groups, folds, self._seed))[:wanted]
+        return self._cut(list(list_folds(labels, groups, folds, self._seed)))
 
-    def _deal(self, groups: tuple[str, ...]) -> list[tuple[Numbers, Numbers]]:
+    def _deal(self, groups: tuple[str, ...]) -> tuple[list[tuple[Numbers, Numbers]], bool]:
         """Of several labels or a number."""
-        count, most = len(groups), len(set(groups))
+        most = len(set(groups))
         if most < 2:
-            return []
+            return [], False
         folds = max(2, min(round(1 / self._settings.holdout), most))
-        wanted = math.ceil(ENOUGH_HELD_OUT / max(1, count / folds))
-        return self._targets.take(self._train).deal(groups, folds, self._seed)[:wanted]
+        return self._cut(self._targets.take(self._train).deal(groups, folds, self._seed))
+
+    def _cut(
+        self, folds: list[tuple[Numbers, Numbers]]
+    ) -> tuple[list[tuple[Numbers, Numbers]], bool]:
+        wanted = math.ceil(ENOUGH_HELD_OUT / max(1, len(self._train) / len(folds)))
+        return folds[:wanted], wanted >= len(folds)
 
     def _sweep(self, fold: tuple[Numbers, Numbers]) -> float | None:
         """The rate with the lowest log loss after a short run; None when all diverge."""
@@ -171,6 +170,7 @@ class Stage:
         logits: list[list[Floats]] = [[] for _ in SHARES]
         held_out: list[Numbers] = []
         epochs = []
+        is_blended = self._is_blended(folds)
         for number, (train, validation) in enumerate(folds):
             name = f"fold {number + 1}" if len(folds) > 1 else "held out"
             position, start = self._train_on(name, train, validation, rate)
@@ -182,7 +182,7 @@ class Stage:
                 collected.append(compute_logits(self._network, self._source, validation))
             held_out.append(validation)
             epochs.append(position.best_epoch)
-            if len(train) >= LEAST_SEEN * len(self._train):
+            if is_blended:
                 self._blend.add(start, end)
         rows = np.concatenate(held_out)
         groups = [self._groups[row] for row in rows]
@@ -190,6 +190,14 @@ class Stage:
         share, gain = choose_share(pooled, self._targets.take(rows), groups, self._seed)
         self._held_out = rows, self._targets.leave_rows(pooled[SHARES.index(share)])
         return share, gain, max(1, round(float(np.mean(epochs)))), False
+
+    def _is_blended(self, folds: list[tuple[Numbers, Numbers]]) -> bool:
+        """Whether the networks of folds are part of the result, all of them or none."""
+        # Statistics of batches belong to the weights that they were measured with.
+        if self._settings.batchnorm == "train" and len(folds) > 1:
+            return False
+        seen = sum(len(train) for train, _ in folds)
+        return seen >= LEAST_SEEN * len(self._train) * len(folds)
 
     def _train_on(
         self,

@@ -38,7 +38,7 @@ from headstart.training.measure import Answer, Outputs, select_rows
 from headstart.training.notes import describe_engine
 from headstart.training.objective import encode_samples
 from headstart.training.once import fit_head_once
-from headstart.training.plan import find_new, guess_pace
+from headstart.training.plan import guess_pace
 from headstart.training.probe import import_solver_beside
 from headstart.training.tuning import Callbacks, Options, Tuning
 
@@ -128,9 +128,9 @@ def train_targets(
     task = manifest.task
     check_classes(manifest)
     everything = join_manifests(manifest, test)
-    if find_new(prefix, everything.samples, runtime):
-        import_solver_beside()
-    features = extract_manifest(prefix, everything, runtime=runtime, progress=progress)
+    features = extract_manifest(
+        prefix, everything, runtime=runtime, progress=import_solver_beside(progress)
+    )
     for name, seconds in features.seconds.items():
         stopwatch.seconds[name] += seconds
     with stopwatch.step("groups"):
