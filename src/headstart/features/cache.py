@@ -135,6 +135,10 @@ class ActivationCache:
             self._hold.add(set(found.values()))
         return [photo for photo in wanted if photo not in found]
 
+    def find(self, photos: Iterable[str], view: int = 0) -> set[str]:
+        """Those of the photos whose activations are on disk just now; nothing is held."""
+        return {photo for photo, _, _ in self._find(list(photos), view)}
+
     def read(self, photos: Sequence[str], view: int = 0) -> npt.NDArray[Any]:
         """``(photo, *shape)`` activations in the order asked for.
 

@@ -38,22 +38,26 @@ class QualityCache:
     def __init__(self, image_size: int, digests: Sequence[str]) -> None:
         self._cache = ActivationCache(_make_space(image_size))
         self._cache.drop_damaged(digests)
-        self.missing = set(self._cache.missing(digests))
+
+    def list_missing(self, digests: Sequence[str]) -> list[str]:
+        """The photos, each once and in order, of which nothing is known."""
+        return self._cache.missing(digests)
 
     def append(self, batch: Batch[Sample]) -> None:
         """Remember the figures of those photos of a batch that are not known."""
         if len(batch.looks):
-            rows = [row for row, s in enumerate(batch.items) if s.digest in self.missing]
-            digests = [batch.items[row].digest for row in rows]
-            self._cache.append([(digest, 0) for digest in digests], batch.looks[rows])
-            self.missing.difference_update(digests)
+            known = self._cache.find(sample.digest for sample in batch.items)
+            rows = [row for row, sample in enumerate(batch.items) if sample.digest not in known]
+            keys = [(batch.items[row].digest, 0) for row in rows]
+            self._cache.append(keys, batch.looks[rows])
 
     def read(self, digests: Sequence[str]) -> Figures:
         """``(photo, 3)``, NaN where nothing is known."""
         self._cache.flush()
-        known = np.array([digest not in self.missing for digest in digests], bool)
+        missing = set(self._cache.missing(digests))
+        known = np.array([digest not in missing for digest in digests], bool)
         figures = np.full((len(digests), 3), np.nan, np.float32)
-        figures[known] = self._cache.read([d for d in digests if d not in self.missing])
+        figures[known] = self._cache.read([d for d in digests if d not in missing])
         return figures
 
     def close(self) -> None:
@@ -105,7 +109,8 @@ def extract_quality(
     """
     digests = [sample.digest for sample in samples]
     with QualityCache(image_size, digests) as cache:
-        new = list({s.digest: s for s in samples if s.digest in cache.missing}.values())
+        first = {sample.digest: sample for sample in reversed(samples)}
+        new = [first[digest] for digest in cache.list_missing(digests)]
         done = len(samples) - len(new)
         batches = map_photos(new, read_content, image_size, lambda _: _NOTHING, measure_quality)
         with contextlib.closing(batches) as results:
