@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import photos as photo_sets
-from measure import make_parser, save_rows
+from measure import make_parser, read_journal, save_rows, write_journal
 
 # Networks without packaged weights have random ones, which changes no time and no equality.
 NETWORKS = ("efficientnet-lite0", "VGG16", "MobileNetV2", "ResNet50")
@@ -353,51 +353,62 @@ def try_settings(folder: Path, options: argparse.Namespace, text: str) -> dict[s
 
 def measure_few(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row per number of photos: means over draws."""
+    known = read_journal(options.rows) if options.rows else []
+    key = {"data": options.data, "settings": options.settings[0]}
+    rows = []
+    for count in options.sizes:
+        draws = []
+        for draw in range(options.draws):
+            asked = {**key, "photos a class": count, "draw": draw}
+            found = next((row for row in known if asked.items() <= row.items()), None)
+            if found is None:
+                found = {**asked, **measure_draw(options, count, draw)}
+                if options.rows:
+                    write_journal(options.rows, found)
+            draws.append(found)
+            print(found, file=sys.stderr, flush=True)
+        differences = np.array([each["tuned"] - each["probe"] for each in draws])
+        drawn = np.random.default_rng(0).choice(differences, (10_000, len(differences)))
+        low, high = np.quantile(drawn.mean(1), (0.025, 0.975))
+        rows.append(
+            {
+                **key,
+                "photos a class": count,
+                "draws": options.draws,
+                "probe": float(np.mean([each["probe"] for each in draws])),
+                "tuned": float(np.mean([each["tuned"] for each in draws])),
+                "mean gain": float(np.mean(differences)),
+                "low": float(low),
+                "high": float(high),
+                "worst": float(np.min(differences)),
+                "best": float(np.max(differences)),
+                "draws with a change": sum(each["share"] > 0 for each in draws),
+            }
+        )
+    return rows
+
+
+def measure_draw(options: argparse.Namespace, count: int, draw: int) -> dict[str, float]:
+    """Accuracy on all test photos of what was trained on so many of each class."""
     from headstart import ImageClassifier
     from headstart.recipe import choose_recipe
 
     folder = photo_sets.data_root() / options.data
     test = photo_sets.list_photos(folder / "test")
     truth = np.array([path.parent.name for path in test])
-    rows = []
-    for count in options.sizes:
-        found, shares = [], []
-        for draw in range(options.draws):
-            chosen = [
-                path
-                for group in sorted((folder / "train").iterdir())
-                for path in random.Random(f"{draw} {group.name}").sample(
-                    photo_sets.list_photos(group), count
-                )
-            ]
-            labels = [path.parent.name for path in chosen]
-            probe = ImageClassifier(recipe="probe", seed=draw).fit(chosen, labels)
-            recipe = choose_recipe("tune", **json.loads(options.settings[0]))
-            tuned = ImageClassifier(recipe=recipe, seed=draw).fit(chosen, labels)
-            right = [float((c.predict(test) == truth).mean()) for c in (probe, tuned)]
-            found.append(right)
-            shares.append(tuned.tuning.share)
-            print(count, draw, right, tuned.tuning.says, file=sys.stderr, flush=True)
-        differences = np.array(found)[:, 1] - np.array(found)[:, 0]
-        drawn = np.random.default_rng(0).choice(differences, (10_000, len(differences)))
-        low, high = np.quantile(drawn.mean(1), (0.025, 0.975))
-        rows.append(
-            {
-                "data": options.data,
-                "settings": options.settings[0],
-                "photos a class": count,
-                "draws": options.draws,
-                "probe": float(np.mean(found, axis=0)[0]),
-                "tuned": float(np.mean(found, axis=0)[1]),
-                "mean gain": float(np.mean(differences)),
-                "low": float(low),
-                "high": float(high),
-                "worst": float(np.min(differences)),
-                "best": float(np.max(differences)),
-                "draws with a change": int(np.count_nonzero(shares)),
-            }
+    chosen = [
+        path
+        for group in sorted((folder / "train").iterdir())
+        for path in random.Random(f"{draw} {group.name}").sample(
+            photo_sets.list_photos(group), count
         )
-    return rows
+    ]
+    labels = [path.parent.name for path in chosen]
+    probe = ImageClassifier(recipe="probe", seed=draw).fit(chosen, labels)
+    recipe = choose_recipe("tune", **json.loads(options.settings[0]))
+    tuned = ImageClassifier(recipe=recipe, seed=draw).fit(chosen, labels)
+    right = [float((each.predict(test) == truth).mean()) for each in (probe, tuned)]
+    return {"probe": right[0], "tuned": right[1], "share": float(tuned.tuning.share)}
 
 
 # ---- nested
@@ -524,6 +535,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=["{}"], help="JSON, of FineTune")
     parser.add_argument("--draws", type=int, default=10, help="of few; folds of nested")
     parser.add_argument("--sizes", nargs="+", type=int, default=[5, 10, 20], help="of few")
+    parser.add_argument("--rows", type=Path, help="journal of few: a run goes on from it")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
