@@ -1,19 +1,22 @@
 """The contract check over every network of the catalogue: random weights, the built-in with theirs.
 
 Usage: python benchmarks/backbones.py [NAME ...] [--boundaries N | --all-boundaries] [--again]
+                                      [--apart]
 
-Each row runs in a process of its own, the networks with the fewest parameters first, and is written
-to results/backbones.csv when it is done. A later run goes on: it leaves out the rows that are there
-without a problem and with as many cuts, and made with the same versions, and measures only runtimes
-where only these are missing; `--again` computes all. The column cuts_checked says at how many of
-the boundaries, evenly spread, the network was cut; onnx_error, openvino_error and litert_error are
-the relative errors per photo beside TensorFlow; where one is above the tolerance, sensitivity is
-how far TensorFlow's own features move when pixels move by a rounding, and only an error of more
-than ten times that is a problem: a deep network of random weights can be chaotic, and each of its
-layers rounds. bundle_error is the difference in probability between a classifier's Keras model and
-its bundle without TensorFlow. Parameters and multiply-adds are counted at the network's own photo
-size, the rest is checked on small photos. The network's BatchNormalization gets the statistics of
-random photos first, so that activations are of the usual size.
+Each row runs in a process of its own, the networks with the fewest parameters first, and is
+written to results/backbones.csv when it is done. A later run goes on: it leaves out the rows
+that are there without a problem and with as many cuts, and made with the same versions, and
+measures only runtimes where only these are missing; `--again` computes all. `--apart` gives
+each step of a row a process of its own, for networks of which not all copies fit into memory.
+The column cuts_checked says at how many of the boundaries, evenly spread, the network was cut;
+onnx_error, openvino_error and litert_error are the relative errors per photo beside TensorFlow;
+where one is above the tolerance, sensitivity is how far TensorFlow's own features move when
+pixels move by a rounding, and only an error of more than ten times that is a problem: a deep
+network of random weights can be chaotic, and each of its layers rounds. bundle_error is the
+difference in probability between a classifier's Keras model and its bundle without TensorFlow.
+Parameters and multiply-adds are counted at the network's own photo size, the rest is checked on
+small photos. The network's BatchNormalization gets the statistics of random photos first, so
+that activations are of the usual size.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,34 +52,39 @@ COLUMNS = (
 )
 
 
+# What is checked of a row, in this order.
+PROMISES = ("count", "cuts", "bundle")
+
 # Every layer rounds, not only the pixels: an error up to so many times the sensitivity is chaos.
 _LAYERS = 10
 
 
-def check_row(name: str, most: int, kept: dict[str, object]) -> dict[str, object]:
-    """One row of the results; ``problem`` is empty when every promise is kept.
+def check_row(row: dict[str, object], most: int, steps: Sequence[str]) -> dict[str, object]:
+    """More of a row of the results; ``problem`` is empty when every promise is kept.
 
     Args:
-        name: Of the backbone.
+        row: What is known, and the backbone's name.
         most: Number of cuts.
-        kept: What is known of its cuts and its bundle; then only runtimes are compared.
+        steps: Some of `PROMISES` and runtimes.
     """
     from headstart import load_backbone
     from headstart.testing import settle
 
-    start, spec = time.perf_counter(), BACKBONES[name]
-    row: dict[str, object] = kept or {"backbone": name, "problem": "", "seconds": 0.0}
+    start, spec = time.perf_counter(), BACKBONES[str(row["backbone"])]
     weights = None if spec.row else "imagenet"  # the built-in ones come with theirs
     try:
-        if not kept:
-            count_row(row, load_backbone(name, weights=weights))
+        if "count" in steps:
+            count_row(row, load_backbone(spec.name, weights=weights))
         row["photo"] = max(spec.min_size, 64)
-        model = load_backbone(name, weights=weights, image_size=row["photo"])
-        if weights is None:
-            settle(model)
-        if not kept:
-            check_promises(row, model, most)
-        compare_runtimes(row, model)
+        if steps != ["count"]:
+            model = load_backbone(spec.name, weights=weights, image_size=row["photo"])
+            if weights is None:
+                settle(model)
+            if "cuts" in steps:
+                check_cuts(row, model, most)
+            if "bundle" in steps:
+                check_bundle(row, model)
+            compare_runtimes(row, model, [step for step in steps if step in ERRORS])
     except Exception as problem:  # whatever it is, it belongs into the table
         row["problem"] = (str(problem).splitlines() or [type(problem).__name__])[0]
     row["seconds"] = round(float(str(row["seconds"])) + time.perf_counter() - start, 1)
@@ -93,11 +102,10 @@ def count_row(row: dict[str, object], model: Any) -> None:
         row["problem"] = f"the catalogue says {spec.parameters}, {spec.multiply_adds}"
 
 
-def check_promises(row: dict[str, object], model: Any, most: int) -> None:
-    """Preprocessing, cuts, stillness, and the round trip of a bundle."""
+def check_cuts(row: dict[str, object], model: Any, most: int) -> None:
+    """Preprocessing, cuts and stillness."""
     from headstart import list_boundaries
-    from headstart.runtimes import TOLERANCE
-    from headstart.testing import check_backbone, measure_bundle
+    from headstart.testing import check_backbone
 
     boundaries = list_boundaries(model)
     count = min(most, len(boundaries))
@@ -105,21 +113,28 @@ def check_promises(row: dict[str, object], model: Any, most: int) -> None:
     row |= {"boundaries": len(boundaries), "cuts_checked": count}
     preprocessing = BACKBONES[str(row["backbone"])].preprocessing
     check_backbone(model, preprocessing, boundaries=picked, runtimes=(), with_bundle=False)
+
+
+def check_bundle(row: dict[str, object], model: Any) -> None:
+    """The round trip of a bundle."""
+    from headstart.runtimes import TOLERANCE
+    from headstart.testing import measure_bundle
+
     error = measure_bundle(model)
     row["bundle_error"] = f"{error:.1e}"
     if error > TOLERANCE:
         row["problem"] = f"the bundle disagrees: {error:.1e}"
 
 
-def compare_runtimes(row: dict[str, object], model: Any) -> None:
+def compare_runtimes(row: dict[str, object], model: Any, runtimes: Sequence[str]) -> None:
     """Each runtime's features beside TensorFlow's, of the same weights."""
     from headstart.runtimes import TOLERANCE
     from headstart.testing import measure_agreement, measure_sensitivity
 
-    errors = {runtime: measure_agreement(model, runtime) for runtime in ERRORS}
+    errors = {runtime: measure_agreement(model, runtime) for runtime in runtimes}
     sensitivity = 0.0
-    row["sensitivity"] = ""
-    if max(errors.values()) > TOLERANCE:
+    row.setdefault("sensitivity", "")
+    if max(errors.values(), default=0.0) > TOLERANCE:
         sensitivity = measure_sensitivity(model)
         row["sensitivity"] = f"{sensitivity:.1e}"
     for runtime, error in errors.items():
@@ -171,11 +186,12 @@ def main() -> None:
     parser.add_argument("--boundaries", type=int, default=6, help="how many cuts per network")
     parser.add_argument("--all-boundaries", action="store_true")
     parser.add_argument("--again", action="store_true", help="rows that are there, too")
+    parser.add_argument("--apart", action="store_true", help="a process for each step of a row")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     most = 10**6 if options.all_boundaries else options.boundaries
     if options.child:
-        print(json.dumps(check_row(options.names[0], most, json.loads(options.child))))
+        print(json.dumps(check_row(json.loads(options.child), most, options.names)))
         return
     rows = [spec for spec in BACKBONES.values() if spec.name in (options.names or BACKBONES)]
     found = {} if options.again else read_rows()
@@ -185,26 +201,38 @@ def main() -> None:
             kept = kept if kept and is_kept(kept, most) else {}
             if kept and is_compared(kept):
                 continue
-            row = run_row(spec.name, most, cache, kept)
+            row = kept or {"backbone": spec.name, "problem": "", "seconds": 0.0}
+            row.pop("sensitivity", None)
+            steps = [*(() if kept else PROMISES), *ERRORS]
+            for part in [[step] for step in steps] if options.apart else [steps]:
+                row = run_steps(row, most, cache, part)
             write_row(row)
             print(spec.name, row.get("seconds"), row["problem"] or "ok", flush=True)
 
 
-def run_row(name: str, most: int, cache: str, kept: dict[str, object]) -> dict[str, object]:
-    """A row, computed in a process of its own with an empty cache."""
+def run_steps(
+    row: dict[str, object], most: int, cache: str, steps: Sequence[str]
+) -> dict[str, object]:
+    """The row with these steps done, in a process of its own with the row's cache."""
+    if row["problem"]:
+        return row
+    known = json.dumps(row)
     done = subprocess.run(
-        [sys.executable, __file__, name, "--child", json.dumps(kept), "--boundaries", str(most)],
+        [sys.executable, __file__, *steps, "--child", known, "--boundaries", str(most)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "HEADSTART_CACHE": str(Path(cache) / name.replace(":", "-"))},
+        env={
+            **os.environ,
+            "HEADSTART_CACHE": str(Path(cache) / str(row["backbone"]).replace(":", "-")),
+        },
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         reason = (done.stderr.strip().splitlines() or [""])[-1]
-        return {"backbone": name, "problem": f"exit code {done.returncode}: {reason}"}
-    row: dict[str, object] = json.loads(lines[-1])
-    return row
+        return {**row, "problem": f"{steps[0]}: exit code {done.returncode}: {reason}"}
+    found: dict[str, object] = json.loads(lines[-1])
+    return found
 
 
 if __name__ == "__main__":
