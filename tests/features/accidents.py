@@ -235,7 +235,7 @@ def read_features(cache: Path, photos: Path) -> npt.NDArray[np.float16]:
     """The activations of all photos of a cache of one network, sorted by their digests."""
     index = open_index(shards_folder(cache))
     found = index.execute("SELECT description FROM spaces").fetchall()
-    others = "near duplicates", "photo quality"
+    others = "near duplicates", "photo quality", "solved heads"
     [description] = [text for (text,) in found if not any(name in text for name in others)]
     index.close()
     record = json.loads(description)
