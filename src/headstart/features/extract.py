@@ -237,10 +237,12 @@ def _is_unchanged(sample: Sample) -> bool:
     return read_sample(sample.path, sample.label, sample.side) == sample
 
 
-def _list_firsts(samples: list[Sample]) -> list[Sample]:
-    """The first of the copies of each photo."""
-    first = {sample.digest: sample for sample in reversed(samples)}
-    return [sample for sample in samples if first[sample.digest] is sample]
+def _find_firsts(samples: list[Sample]) -> dict[str, Sample]:
+    """The first of the copies of each photo, by digest, in order."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        first.setdefault(sample.digest, sample)
+    return first
 
 
 class _Pass:
@@ -264,10 +266,10 @@ class _Pass:
 
     def forward_copies(self, samples: list[Sample]) -> None:
         """Forward one of the copies of each photo; another one if that file has changed or gone."""
-        self.forward(_list_firsts(samples))
+        self.forward(list(_find_firsts(samples).values()))
         if not self.failures:
             return
-        first = {sample.digest: sample for sample in _list_firsts(samples)}
+        first = _find_firsts(samples)  # not kept through the pass
         lost = {d for d in self.failures if not _is_unchanged(first[d])}
         others = (s for s in samples if s.digest in lost and s is not first[s.digest])
         spare = {s.digest: s for s in others if _is_unchanged(s)}
