@@ -40,7 +40,7 @@ from headstart.features.index import (
 from headstart.files import digest_bytes, write_bytes
 
 # A shard is closed at this size, or this age: a kill costs at most so much work.
-SHARD_BYTES, SHARD_SECONDS = 8 * 2**20, 15.0
+SHARD_BYTES, SHARD_SECONDS = 4 * 2**20, 15.0
 
 
 @dataclass(frozen=True)
