@@ -35,7 +35,7 @@ from headstart.errors import BackboneError, BundleError, require_package
 from headstart.models.backbones import get_backbone, parse_name
 from headstart.models.boundary import Prefix, build_prefix_model, digest_arrays
 from headstart.models.loaders import load_backbone, load_prefix
-from headstart.runtimes import onnx_runtime
+from headstart.runtimes import onnx_convert, onnx_runtime
 from headstart.runtimes.graphs import get_converted
 from headstart.task import require_task
 
@@ -167,7 +167,7 @@ def _make_graph(prefix: Prefix, arrays: Arrays) -> bytes:
 
     model = load_backbone(prefix.backbone, weights=None)
     set_arrays(model, arrays)
-    return onnx_runtime.convert(build_prefix_model(replace(prefix, build_model=lambda: model)))
+    return onnx_convert.convert(build_prefix_model(replace(prefix, build_model=lambda: model)))
 
 
 def _answer(graph: bytes, image_size: int) -> npt.NDArray[np.float64]:

@@ -21,7 +21,7 @@ from headstart.errors import BundleError
 from headstart.models.boundary import build_prefix_model
 from headstart.models.loaders import load_prefix
 from headstart.models.saved_model import save_saved_model
-from headstart.runtimes import TOLERANCE, onnx_runtime, tensorflow_runtime
+from headstart.runtimes import TOLERANCE, onnx_convert, onnx_runtime, tensorflow_runtime
 
 COLOURS = {"blue": (40, 60, 200), "green": (60, 190, 70), "red": (210, 50, 60)}
 
@@ -56,7 +56,7 @@ def test_the_graph_gives_the_features_of_tensorflow(make: Any) -> None:
     model = build_prefix_model(prefix)
     photos = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     expected = tensorflow_runtime.open_model(model)(photos)
-    found = onnx_runtime.open_graph(onnx_runtime.convert(model))(photos)
+    found = onnx_runtime.open_graph(onnx_convert.convert(model))(photos)
     error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert expected.std() > 0
     assert error.max() < TOLERANCE

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from headstart.errors import BundleError
 from headstart.models.boundary import build_prefix_model
 from headstart.models.loaders import load_prefix
-from headstart.runtimes import onnx_runtime
+from headstart.runtimes import onnx_convert, onnx_runtime
 from headstart.runtimes.onnx_checks import MEMORY_BYTES, check_graph
 
 SHAPE = ["batch", 4, 4, 3]
@@ -264,7 +264,7 @@ def test_converted_graphs_pass() -> None:
     x = keras.layers.UpSampling2D()(x)
     x = keras.layers.GlobalMaxPooling2D()(x)
     prefix = load_prefix(keras.Model(photo, keras.layers.Dense(3)(x)))
-    graph = onnx_runtime.convert(build_prefix_model(prefix))
+    graph = onnx_convert.convert(build_prefix_model(prefix))
     check_graph(graph)
     images = np.zeros((2, 32, 32, 3), np.uint8)
     assert onnx_runtime.open_graph(graph)(images).shape == (2, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 import re
 import subprocess
@@ -24,6 +25,7 @@ from headstart.runtimes import (
     TOLERANCE,
     get_runtime,
     litert_runtime,
+    onnx_convert,
     onnx_runtime,
     openvino_runtime,
     require_runtime,
@@ -92,7 +94,7 @@ def test_a_twin_in_training_mode_is_told_apart() -> None:
 def test_a_converted_graph_is_plain_onnx() -> None:
     import onnx
 
-    graph = onnx.load_from_string(onnx_runtime.convert(small_model()))
+    graph = onnx.load_from_string(onnx_convert.convert(small_model()))
     onnx.checker.check_model(graph, full_check=True)
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
     assert not any(array.external_data for array in graph.graph.initializer)
@@ -100,12 +102,51 @@ def test_a_converted_graph_is_plain_onnx() -> None:
     assert [d.dim_param or d.dim_value for d in shape] == ["batch", 32, 32, 3]
 
 
+def test_large_weights_do_not_go_through_the_converter(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+    import onnx
+    import tf2onnx
+
+    def count(model: Any) -> int:
+        return sum(math.prod(array.dims) for array in model.graph.initializer)
+
+    keras.utils.set_random_seed(0)
+    start = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(512, 4, strides=4, name="large")(start)
+    x = keras.layers.DepthwiseConv2D(6, padding="same", name="each")(x)
+    x = keras.layers.BatchNormalization(name="small")(x)
+    model = keras.Model(start, keras.layers.Dense(64, activation="gelu", name="dense")(x))
+    seen, convert = [], tf2onnx.convert.from_function
+
+    def watch(*arguments: Any, **named: Any) -> Any:
+        found = convert(*arguments, **named)
+        seen.append(count(found[0]))
+        return found
+
+    monkeypatch.setattr(tf2onnx.convert, "from_function", watch)
+    data = onnx_convert.convert(model)
+    graph = onnx.load_from_string(data)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [value.name for value in graph.graph.input] == ["photos"]
+    assert (seen[0] < 5_000, count(graph) > 70_000) == (True, True)
+    images = photos(16)
+    expected = np.asarray(model(images.astype(np.float32), training=False))
+    found = onnx_runtime.open_graph(data)(images)
+    assert relative_errors(found.reshape(5, -1), expected.reshape(5, -1)).max() < TOLERANCE
+    assert not any(
+        name.startswith("weight_")
+        for node in graph.graph.node
+        if node.op_type == "Transpose"
+        for name in node.input
+    )
+
+
 def test_the_head_is_appended() -> None:
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(8, 3)).astype(np.float32)
     bias = rng.normal(size=3).astype(np.float32)
     prefix = load_prefix(small_model())
-    features_graph = onnx_runtime.convert(build_prefix_model(prefix))
+    features_graph = onnx_convert.convert(build_prefix_model(prefix))
     graph = onnx_runtime.append_head(features_graph, kernel, bias)
     features = onnx_runtime.open_graph(graph, "features")(photos(32))
     probabilities = onnx_runtime.open_graph(graph, "probabilities")(photos(32))
@@ -150,7 +191,7 @@ def test_a_missing_converter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else find_spec(name)
     )
     with pytest.raises(MissingPackageError, match="needs the package tf2onnx"):
-        onnx_runtime.convert(small_model())
+        onnx_convert.convert(small_model())
 
 
 def test_the_identity_has_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:

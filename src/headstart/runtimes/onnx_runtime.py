@@ -1,27 +1,24 @@
-"""onnxruntime: Keras model → ONNX graph → session. All knowledge of ONNX graphs as such is here."""
+"""onnxruntime: ONNX graph → session, and what a classifier adds to a graph."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import BackboneError, BundleError, require_package
+from headstart.errors import BundleError, require_package
 from headstart.runtimes import shorten
 from headstart.runtimes.graphs import get_converted
 from headstart.runtimes.onnx_checks import check_graph, import_onnxruntime, limit_memory
-from headstart.runtimes.quiet import start_tensorflow
+from headstart.runtimes.onnx_convert import convert
 from headstart.task import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     import keras
 
     from headstart.runtimes import Computable, Session
-
-_OPSET = 17
 
 
 def get_graph(prefix: Computable, build_model: Callable[[], keras.Model]) -> bytes:
@@ -31,67 +28,6 @@ def get_graph(prefix: Computable, build_model: Callable[[], keras.Model]) -> byt
     packages = ("tensorflow", "keras", "tf2onnx")
     require_package(*packages, purpose="converting a Keras model to ONNX")
     return get_converted(prefix, ".onnx", packages, lambda: convert(build_model()))
-
-
-def convert(model: keras.Model) -> bytes:
-    """The ONNX graph of a Keras model from uint8 photos to features, by way of TensorFlow.
-
-    Raises:
-        MissingPackageError: tf2onnx or TensorFlow is missing.
-        BackboneError: The model has operators that ONNX does not have.
-    """
-    require_package("tensorflow", "tf2onnx", purpose="converting a Keras model to ONNX")
-    start_tensorflow()
-    import tensorflow as tf
-    import tf2onnx
-
-    specification = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name="photos")
-
-    def forward(photos: Any) -> dict[str, Any]:
-        return {"features": model(tf.cast(photos, tf.float32), training=False)}
-
-    function = tf.function(forward, input_signature=[specification])
-    try:
-        with _inlining():
-            converted, _ = tf2onnx.convert.from_function(
-                function,
-                input_signature=[specification],
-                opset=_OPSET,
-                custom_op_handlers={"Erfc": (_write_erfc, [])},
-            )
-    except Exception as error:  # whatever the layers and the converter raise
-        raise BackboneError(
-            f"{model.name} cannot be converted to ONNX: {shorten(error)}"
-        ) from error
-    for value in (*converted.graph.input, *converted.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    return bytes(converted.SerializeToString())
-
-
-@contextlib.contextmanager
-def _inlining() -> Iterator[None]:
-    """Functions within the one that is traced become part of its graph.
-
-    Keras computes grouped convolutions in a function that is compiled by XLA, which would stay a
-    call that ONNX does not have.
-    """
-    import tensorflow as tf
-
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
-
-
-def _write_erfc(graph: Any, node: Any, name: str, args: list[Any]) -> None:
-    """erfc(x) = 1 - erf(x), for tf2onnx, which has only the latter; Keras's exact GELU has it."""
-    value, shape, kind = node.input[0], node.output_shapes, node.output_dtypes
-    one = graph.make_const(f"{name}_one", np.ones((), np.float32)).output[0]
-    graph.remove_node(name)
-    erf = graph.make_node("Erf", [value], shapes=shape, dtypes=kind).output[0]
-    graph.make_node("Sub", [one, erf], name=name, outputs=node.output, shapes=shape, dtypes=kind)
 
 
 # What computes a head's activation, by the name that Keras has for it.
