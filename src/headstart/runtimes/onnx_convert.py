@@ -89,9 +89,9 @@ def _put_in(model: onnx.ModelProto, weights: dict[str, keras.Variable]) -> None:
     left: list[onnx.NodeProto] = []
 
     def read(name: str) -> npt.NDArray[Any]:
-        if name in small:
-            return numpy_helper.to_array(small[name])
-        return known[name] if name in known else np.asarray(weights[name].value)
+        if name in weights:
+            return np.asarray(weights[name].value)
+        return known[name] if name in known else np.asarray(numpy_helper.to_array(small[name]))
 
     for node in graph.node:
         names = set(node.input)
