@@ -407,6 +407,24 @@ def classic() -> list[list[str]]:
     return [header, *rows]
 
 
+def converting() -> list[list[str]]:
+    header = ["network", "weights", "Headstart", "tf2onnx", "times", "memory", "tf2onnx's", "times"]
+    rows = [
+        [
+            f"`{row['network']}`",
+            f"{float(row['MB of weights']):.0f} MB",
+            f"{float(row['seconds']):.1f} s",
+            f"{float(row['seconds, tf2onnx']):.1f} s",
+            f"{float(row['seconds, times']):.1f}",
+            f"{float(row['MB']):,.0f} MB",
+            f"{float(row['MB, tf2onnx']):,.0f} MB",
+            f"{float(row['MB, times']):.1f}",
+        ]
+        for row in read("converting")
+    ]
+    return [header, *rows]
+
+
 def suffix() -> list[list[str]]:
     header = ["trained", "of the multiply-adds", "photos/s", "as convolutions", "times"]
     rows = [
@@ -601,6 +619,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "out_of_fold": out_of_fold,
     "runtimes": runtimes,
     "squaring": squaring,
+    "converting": converting,
     "suffix": suffix,
     "targets": targets,
     "trust": trust,
