@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parent.parent
 # Whoever is in a row imports from lower rows, or from its own row where that is not row 2.
 ROWS = {
     **dict.fromkeys(("errors", "files"), 0),
-    **dict.fromkeys(("recipe", "budget", "task", "interrupts", "stopwatch"), 1),
+    **dict.fromkeys(("recipe", "budget", "task", "interrupts", "stopwatch", "quiet"), 1),
     **dict.fromkeys(("data", "models", "runtimes", "engines", "evaluation"), 2),
     **dict.fromkeys(("bundle", "small", "parameters", "runs"), 3),
     **dict.fromkeys(("album", "features"), 4),
@@ -40,7 +40,7 @@ FORBIDDEN = {
 # Package → the modules, or packages with a trailing dot, that may import it.
 KERAS_HOMES = (
     *("models.", "runtimes.", "features.extract", "training.", "bundle", "export.", "testing."),
-    "tracking.",
+    *("tracking.", "quiet"),
 )
 HOMES = {
     "PIL": ("data.",),

@@ -38,6 +38,10 @@ class DatasetError(HeadstartError):
     """The photos cannot be used as they are: no photos, one class, an impossible split."""
 
 
+class NoMatchError(HeadstartError):
+    """A pattern of paths matches nothing."""
+
+
 class UnreadablePhotoError(HeadstartError):
     """One photo cannot be decoded. ``str(error)`` is the reason, without the path."""
 

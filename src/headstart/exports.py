@@ -39,8 +39,8 @@ from headstart.export.parity import (
     measure_parity,
 )
 from headstart.files import digest_bytes, make_folder, write_bytes
+from headstart.quiet import start_tensorflow
 from headstart.runs import load_run
-from headstart.runtimes.quiet import start_tensorflow
 from headstart.task import Task
 
 if TYPE_CHECKING:

@@ -163,6 +163,15 @@ def test_wrong_usage_ends_with_2(run: Any, arguments: list[str]) -> None:
 # ---- train
 
 
+@pytest.mark.parametrize("option", ["--unfreeze", "--epochs", "--learning-rate", "--augment"])
+def test_the_recipe_probe_takes_no_settings_of_fine_tuning(
+    run: Any, digits_folder: Path, tmp_path: Path, option: str
+) -> None:
+    done = run("train", digits_folder, "-o", tmp_path / "a", "--recipe", "probe", option, "1")
+    assert (done.status, done.stdout) == (1, "")
+    assert "--recipe probe trains the head alone" in " ".join(done.stderr.split())
+
+
 def test_train_unfreezes_and_shows_each_epoch(
     run: Any, digits_folder: Path, tmp_path: Path
 ) -> None:
@@ -501,7 +510,9 @@ def test_predict_folders_and_patterns(
     assert [row["path"] for row in rows] == [f"2/00{n}.png" for n in range(3)] + ["0/000.png"]
     done = run("predict", trained_bundle, "nothing*.png")
     assert done.status == 1
-    assert "The pattern nothing*.png matches no file" in done.stderr
+    assert done.rows[0]["problem"] == "the pattern matches no file"
+    rows = run("predict", trained_bundle, "nothing*.png", "0/000.png").rows
+    assert [bool(row["problem"]) for row in rows] == [True, False], "the others are not stopped"
 
 
 def test_predict_names_the_photos_it_cannot_read(

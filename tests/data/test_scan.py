@@ -225,6 +225,15 @@ def test_what_the_system_refuses_is_a_problem(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.parametrize("side", ["", "train/"])
+def test_folders_without_photos_are_no_classes_and_that_is_said(tmp_path, side):
+    (tmp_path / f"{side}empty").mkdir(parents=True)
+    files = {f"{side}cat/a": b"1", f"{side}dog/b": b"2", f"{side}torn/c": b"", ".git/d": b"3"}
+    manifest = scan(tmp_path, files)
+    assert manifest.class_names == ("cat", "dog")
+    assert manifest.warnings == ("No photos in: empty, torn; such a folder is no class.",)
+
+
 def test_exact_copies_are_pointed_out(tmp_path):
     manifest = scan(tmp_path, {"cat/a": b"1", "cat/b": b"1", "cat/c": b"1", "dog/d": b"2"})
     assert len(manifest.samples) == 4

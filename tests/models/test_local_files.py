@@ -294,6 +294,25 @@ def test_what_the_optimizer_says_is_not_read(backbone_file: Path, tmp_path: Path
     assert not model.compiled
 
 
+def test_a_compiled_model_in_a_compiled_model_is_read(tmp_path: Path) -> None:
+    import keras
+
+    inner = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3)], name="inner")
+    photos = keras.Input((32, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inner(photos))
+    whole = keras.Model(photos, keras.layers.Dense(2, activation="softmax")(pooled))
+    for model in (inner, whole):
+        model.compile(keras.optimizers.Adam(1e-4), loss=keras.losses.CategoricalCrossentropy())
+    whole.fit(np.zeros((2, 32, 32, 3)), np.eye(2), verbose=0)
+    whole.save(tmp_path / "a.keras")
+    loaded = load_backbone(f"local:{tmp_path / 'a.keras'}")
+    assert loaded.output_shape == (None, 30, 30, 4)
+    kernels = [v.value.numpy() for v in loaded.variables if v.name == "kernel"]
+    assert np.array_equal(kernels[0], inner.layers[0].kernel.value.numpy())
+    with pytest.raises(BackboneError, match="load_backbone takes a name, not Functional"):
+        load_backbone(whole)  # type: ignore[arg-type]
+
+
 def test_a_network_larger_than_its_weights_is_refused_before_it_is_built(
     backbone_file: Path, tmp_path: Path
 ) -> None:

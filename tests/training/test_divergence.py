@@ -64,7 +64,8 @@ def test_a_rate_that_diverges_keeps_the_probe_and_names_itself(
 ) -> None:
     network, probe, found = tune(source, learning_rate=900.0, holdout=holdout)
     assert found.says == (
-        "Fine-tuning diverged (learning rate 900); the probe is kept. Try a lower one, such as 90."
+        "Fine-tuning diverged (learning rate 900); the probe is kept. Try a lower one, such as "
+        "0.0002, or give none: then one is measured."
     )
     assert (found.share, found.epochs) == (0.0, 0)
     assert is_the_probe(network, probe)
@@ -80,7 +81,7 @@ def test_the_sweep_drops_rates_that_diverge(source: Array) -> None:
 def test_a_sweep_of_which_all_diverge_names_all_rates(source: Array) -> None:
     network, probe, found = tune(source, learning_rates=(900.0, 300.0))
     assert (
-        "diverged (learning rates 900, 300); the probe is kept. Try a lower one, such as 30."
+        "diverged (learning rates 900, 300); the probe is kept. Try a lower one, such as 0.0002."
         in (found.says)
     )
     assert {epoch["run"] for epoch in found.history} == {"rate 900", "rate 300"}

@@ -91,7 +91,7 @@ def _show_one(name: str, as_json: bool) -> None:
     from headstart.models.backbones import parse_name
     from headstart.models.boundary import list_boundaries
     from headstart.models.loaders import load_backbone
-    from headstart.runtimes.quiet import hushed
+    from headstart.quiet import hushed
 
     # The graph is the same whatever the weights are; only a SavedModel comes with its own.
     weights = "imagenet" if parse_name(name).source == "hub" else None

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.data.addresses import find_pattern, is_waiting
+from headstart.data.addresses import find_pattern, is_waiting, locate
 from headstart.data.decode import LIMITS
 from headstart.data.scan import Problem, check_file, list_files
-from headstart.errors import HeadstartError, UnreadablePhotoError
+from headstart.errors import HeadstartError, NoMatchError, UnreadablePhotoError
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,20 @@ class Input:
 def list_inputs(patterns: Iterable[str]) -> Iterator[Input]:
     """The photos that paths, folders and patterns stand for, in order.
 
-    A pattern is expanded here as well, for shells that do not do it. What does not exist, and what
-    cannot be listed, becomes an input with that reason.
+    A pattern is expanded here as well, for shells that do not do it. What does not exist, what
+    cannot be listed, and a pattern that matches nothing, becomes an input with that reason.
 
     Raises:
-        HeadstartError: A pattern matches nothing, or is empty.
+        HeadstartError: A pattern is empty, or addresses cannot be listed.
     """
     for pattern in patterns:
         problems: list[Problem] = []
-        yield from (Input(path) for path in list_files(expand_patterns([pattern]), problems))
+        try:
+            paths = expand_patterns([pattern])
+        except NoMatchError:
+            yield Input(locate(pattern), "the pattern matches no file")
+            continue
+        yield from (Input(path) for path in list_files(paths, problems))
         yield from (Input(problem.path, problem.reason) for problem in problems)
 
 
@@ -52,7 +57,8 @@ def expand_patterns(patterns: Iterable[str]) -> list[Path]:
     """Files and folders that are meant, in order.
 
     Raises:
-        HeadstartError: A pattern matches nothing, or is empty.
+        NoMatchError: A pattern matches nothing.
+        HeadstartError: One is empty.
     """
     paths: list[Path] = []
     for pattern in patterns:
@@ -67,5 +73,5 @@ def _expand(pattern: str) -> list[Path]:
         return [Path(pattern)]
     found = sorted(glob.glob(pattern, recursive=True))
     if not found:
-        raise HeadstartError(f"The pattern {pattern} matches no file.")
+        raise NoMatchError(f"The pattern {pattern} matches no file.")
     return [Path(name) for name in found]

@@ -41,6 +41,8 @@ def predict(
     A photo that cannot be read is a row with the reason; if none can, the exit code is 1. Without
     --csv or --json, a terminal gets lines to read and anything else gets CSV.
     """
+    from rich.markup import escape
+
     from headstart.cli import output as out
     from headstart.cli.answers import write_answers
     from headstart.cli.inputs import Input, list_inputs
@@ -65,9 +67,9 @@ def predict(
         else:
             read, unread = write_answers(rows, predictor.class_names, style, predictor.task)
     if not read + unread:
-        out.stderr().print("no photos were found")
+        out.stderr().print(f"no photos were found in {escape(', '.join(paths))}")
     if unread:
-        noun = "photo" if unread == 1 else "photos"
+        noun = "photo" if read + unread == 1 else "photos"
         out.stderr().print(f"{unread} of {read + unread} {noun} could not be read")
         if not read:
             raise typer.Exit(1)

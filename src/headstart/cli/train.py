@@ -84,6 +84,7 @@ def train(
     from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
     from headstart.engines import require_engine, use_engine
+    from headstart.errors import HeadstartError
     from headstart.interrupts import holding
     from headstart.recipe import choose_recipe, read_views
     from headstart.runs import check_run_output, name_run
@@ -97,7 +98,13 @@ def train(
     check_output(path, force)
     check_run_output(name_run(path), force=True)  # it goes with the bundle
     settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
-    chosen = choose_recipe(recipe, views=read_views(augment), **settings)
+    views = read_views(augment)
+    if recipe == "probe" and any(value is not None for value in (views, *settings.values())):
+        raise HeadstartError(
+            "--recipe probe trains the head alone. Leave out --unfreeze, --epochs, --learning-rate "
+            "and --augment, or take --recipe tune."
+        )
+    chosen = choose_recipe(recipe, views=views, **settings)
     classifier = ImageClassifier(
         backbone,
         recipe=chosen,

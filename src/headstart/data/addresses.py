@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from headstart.data.decode import LIMITS
-from headstart.errors import DatasetError, HeadstartError, MissingPackageError, require_package
+from headstart.errors import DatasetError, MissingPackageError, NoMatchError, require_package
 
 if TYPE_CHECKING:
     AnyPath = Path
@@ -168,7 +168,7 @@ def find_pattern(pattern: str) -> list[Path]:
     """The addresses that a pattern with ``*`` stands for, in order; or what has that very name.
 
     Raises:
-        HeadstartError: It matches nothing, or cannot be listed.
+        NoMatchError, DatasetError: It matches nothing; it cannot be listed.
     """
     text = str(AddressPath(pattern))
     wild = re.search(r"[*?[]", text)
@@ -191,7 +191,7 @@ def find_pattern(pattern: str) -> list[Path]:
     except OSError as error:
         raise DatasetError(f"{text} cannot be listed: {error.strerror or error}.") from error
     if not names:
-        raise HeadstartError(f"The pattern {pattern} matches no file.")
+        raise NoMatchError(f"The pattern {pattern} matches no file.")
     return [AddressPath(above + name) for name in names]
 
 

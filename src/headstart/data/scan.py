@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +21,14 @@ from typing import Any
 from headstart.data.addresses import AddressPath, ask, is_web, locate, map_waiting
 from headstart.data.decode import LIMITS
 from headstart.data.groups import compile_pattern, find_groups
-from headstart.data.sides import find_address_sides, find_sides, is_folder, is_hidden
+from headstart.data.sides import (
+    find_address_sides,
+    find_sides,
+    find_unused,
+    is_folder,
+    is_hidden,
+    normalise_name,
+)
 from headstart.data.targets import list_names
 from headstart.errors import DatasetError, say_count
 from headstart.files import digest_bytes
@@ -120,10 +125,13 @@ def scan_folder(
     places = (_place(path, path.relative_to(root).parts, sides) for path in paths)
     for found in _read_all(places, max_file_bytes):
         (samples if isinstance(found, Sample) else problems).append(found)  # type: ignore[arg-type]
-    warnings: Iterable[str] = ()
+    warnings: list[str] = []
+    if not isinstance(root, AddressPath):
+        warnings += find_unused(root, sides, {sample.label for sample in samples})
     if pattern is not None:
         names = [sample.path.relative_to(root).as_posix() for sample in samples]
-        groups, warnings = find_groups(names, pattern)
+        groups, notes = find_groups(names, pattern)
+        warnings += notes
         samples = [replace(s, group=group) for s, group in zip(samples, groups, strict=True)]
     return Manifest(tuple(samples), tuple(problems), (*warnings, *_describe_duplicates(samples)))
 
@@ -139,7 +147,7 @@ def _place(path: Path, parts: tuple[str, ...], sides: Mapping[str, str]) -> _Pla
     if len(parts) <= depth + 1 or (sides and side is None):
         where = "train, validation or test" if sides and side is None else "a class folder"
         return Problem(path, _litter_reason(path) or f"not in {where}")
-    return path, _normalise(parts[depth]), side
+    return path, normalise_name(parts[depth]), side
 
 
 def _read_all(places: Iterable[_Place], max_file_bytes: int) -> Iterator[Sample | Problem]:
@@ -235,14 +243,6 @@ def _list_root(root: Path) -> list[str]:
         ) from None
     except OSError as error:
         raise DatasetError(f"The folder {root} cannot be listed: {error.strerror}.") from error
-
-
-def _normalise(name: str) -> str:
-    # Bytes that are not UTF-8 arrive as half characters that no file could be written with.
-    name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    # macOS stores "é" as two characters, Linux as one: the same class either way. One string
-    # for all photos of a class, not one for each.
-    return sys.intern(unicodedata.normalize("NFC", name))
 
 
 def _walk(folder: Path, problems: list[Problem]) -> Iterator[Path]:

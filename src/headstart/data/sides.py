@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+import sys
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 # Folder names that mean a side of the split rather than a class, as they occur in the wild.
@@ -45,6 +48,26 @@ def _choose_sides(folders: Iterable[str], holds_folder: Callable[[str], bool]) -
     # vehicles: it is a side when it holds class folders, or when another side is beside it.
     is_split = len(set(sides.values())) > 1 or any(map(holds_folder, train))
     return sides if train and is_split else {}
+
+
+def normalise_name(name: str) -> str:
+    """The class that a folder of this name stands for."""
+    # Bytes that are not UTF-8 arrive as half characters that no file could be written with.
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    # macOS stores "é" as two characters, Linux as one: the same class either way. One string
+    # for all photos of a class, not one for each.
+    return sys.intern(unicodedata.normalize("NFC", name))
+
+
+def find_unused(root: Path, sides: Iterable[str], labels: Collection[str]) -> Iterator[str]:
+    """A sentence where folders that look like classes have no photos."""
+    empty = set()
+    for base in [root / side for side in sides] or [root]:
+        with contextlib.suppress(OSError), os.scandir(base) as entries:
+            empty |= {e.name for e in entries if e.is_dir() and not is_hidden(e.name)}
+    empty = {name for name in empty if normalise_name(name) not in labels}
+    if empty:
+        yield f"No photos in: {', '.join(sorted(empty))}; such a folder is no class."
 
 
 def _holds_folder(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from headstart.data.decode import KEPT_SHARE
 from headstart.errors import ExportError, did_you_mean, require_package
 from headstart.evaluation.trust import COVERAGE
 from headstart.export.material import Material
-from headstart.runtimes.quiet import hushed
+from headstart.quiet import hushed
 from headstart.task import REGRESSION
 
 

@@ -86,8 +86,10 @@ _MOST_OBJECTS = 200_000
 def check_config(config: Any, origin: str) -> None:
     """Refuse a configuration with anything that is not on the list.
 
+    How its models were compiled is taken out of it: optimizers and losses are not needed.
+
     Args:
-        config: The parsed ``config.json``.
+        config: The parsed ``config.json``; changed.
         origin: The file, for messages.
 
     Raises:
@@ -97,6 +99,7 @@ def check_config(config: Any, origin: str) -> None:
         found = config.get("class_name") if isinstance(config, dict) else type(config).__name__
         raise _refuse(origin, f"the model's class {found!r}", "accepted are functional models")
     for path, item in _list_objects(config, origin):
+        item.pop("compile_config", None)  # before it is looked into
         _check_object(item, path, origin)
 
 
@@ -149,5 +152,6 @@ def _refuse(
 ) -> BackboneError:
     return BackboneError(
         f"{origin} is refused: {what}: {why}. Nothing of the file was run. If you trust it, load "
-        "it yourself with keras.models.load_model and pass the model instead of the name."
+        "it yourself with keras.models.load_model, and instead of the name pass the part up to its "
+        "last feature map: keras.Model(model.input, model.get_layer(NAME).output)."
     )

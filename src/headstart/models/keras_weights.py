@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 
 from headstart.errors import BackboneError
 from headstart.models.keras_catalogue import Row
+from headstart.quiet import start_tensorflow
 
 
 def keras_folder() -> Path:
@@ -95,6 +96,7 @@ def fetch_weights(name: str, row: Row, image_size: int | None = None) -> Path:
             f"The weights of {name} belong into {path.parent}, which cannot be written. Set the "
             "environment variable KERAS_HOME to a folder that can."
         )
+    start_tensorflow()
     from keras.utils import get_file
 
     try:
@@ -122,5 +124,5 @@ def _explain(name: str, row: Row, path: Path, url: str, error: Exception) -> str
         f"The ImageNet weights of {name} could not be downloaded from {url}: {reason.rstrip('.')}. "
         f"Without internet here, download that file elsewhere{expected} and put it at {path}; or "
         "give a weights file of yours: load_backbone(name, weights=FILE), or on the command line "
-        f'--backbone "{name}?weights=FILE". Backbones that are ready: headstart backbones'
+        f'--backbone "{name}?weights=FILE". Backbones that are ready: headstart backbones --ready'
     )

@@ -18,6 +18,7 @@ from headstart.models.keras_graph import finish_loading, list_arrays, set_arrays
 from headstart.models.keras_weights import digest_weights, fetch_weights
 from headstart.models.saved_model import load_saved_model, load_saved_model_prefix
 from headstart.models.weights_files import check_is_file
+from headstart.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -60,6 +61,11 @@ def load_backbone(
     >>> [layer.name for layer in vgg16.layers[-4:]]
     ['block5_conv1', 'block5_conv2', 'block5_conv3', 'block5_pool']
     """
+    if not isinstance(name, str):
+        raise BackboneError(
+            f"load_backbone takes a name, not {type(name).__name__}. A Keras model is a backbone "
+            "already: pass it on as it is, up to its last feature map."
+        )
     parsed = parse_name(name)
     load = _get_loader(parsed)
     size = image_size if image_size is not None else parsed.image_size
@@ -68,6 +74,7 @@ def load_backbone(
             f"image_size={size} is not possible; accepted are 1 to {_MOST_PIXELS_PER_SIDE} pixels."
         )
     require_package("tensorflow", "keras", purpose=f"loading the backbone {name} as a Keras model")
+    start_tensorflow()
     model = load(parsed, _choose_weights(parsed, weights), size)
     model.trainable = False
     return model

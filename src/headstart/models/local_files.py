@@ -176,7 +176,6 @@ def read_keras_file(path: Path, *, with_weights: bool = True) -> keras.Model:
         except (ValueError, RecursionError) as error:
             raise BackboneError(f"{path} is damaged: {_CONFIG} is not JSON ({error}).") from error
         check_config(config, str(path))
-        config.pop("compile_config", None)  # optimizers and losses are none of our business
         check_h5(weights)
         _check_parameters(config, weights.stat().st_size, path)
         model = _build_from_config(config, path)

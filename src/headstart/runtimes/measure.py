@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import HeadstartError, MissingPackageError
+from headstart.quiet import hushed
 from headstart.runtimes import (
     DEFAULT_RUNTIME,
     REFERENCE,
@@ -24,7 +25,6 @@ from headstart.runtimes import (
     Session,
 )
 from headstart.runtimes.memory import recall, remember
-from headstart.runtimes.quiet import hushed
 
 if TYPE_CHECKING:
     import keras

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import BackboneError, require_package
+from headstart.quiet import start_tensorflow
 from headstart.runtimes import shorten
-from headstart.runtimes.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     import keras

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from headstart.files import write_bytes
-from headstart.runtimes.quiet import start_tensorflow
+from headstart.quiet import start_tensorflow
 
 # As in the manual of keras.callbacks.TensorBoard.
 _FOLDER = "logs"

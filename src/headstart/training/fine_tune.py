@@ -19,9 +19,9 @@ from headstart.features.activations import open_activations
 from headstart.features.forward import padded
 from headstart.models.boundary import INPUT, Boundary, Prefix, build_prefix_model, cut_prefix
 from headstart.models.unfreeze import resolve_unfreeze
+from headstart.quiet import start_tensorflow
 from headstart.recipe import FineTune
 from headstart.runtimes import get_runtime
-from headstart.runtimes.quiet import start_tensorflow
 from headstart.task import CLASSIFICATION, Task
 from headstart.training import hardware
 from headstart.training.checkpoint import Checkpoints

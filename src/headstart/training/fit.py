@@ -43,7 +43,7 @@ from headstart.training.measure import (
     cross_validate_probe,
     select_rows,
 )
-from headstart.training.notes import describe_classes, describe_engine
+from headstart.training.notes import describe_classes, describe_engine, describe_lost
 from headstart.training.once import fit_probe_once
 from headstart.training.plan import Plan, guess_pace
 from headstart.training.probe import Probe, import_solver_beside
@@ -211,6 +211,7 @@ def train(
         *everything.warnings,
         *unseen,
         *describe_leaks(split, features.samples, pairs),
+        *describe_lost(everything.class_names, class_names),
         *describe_classes(split, class_names, use_all),
         *describe_engine(tuning),
     )

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstart.models.graph import list_sublayers
+from headstart.quiet import start_tensorflow
 from headstart.recipe import FineTune
-from headstart.runtimes.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     import keras

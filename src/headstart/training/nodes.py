@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from headstart.engines import Engine, Work, current_engine
 from headstart.errors import BackboneError, HeadstartError
+from headstart.quiet import start_tensorflow
 from headstart.recipe import FineTune
-from headstart.runtimes.quiet import start_tensorflow
 from headstart.runtimes.tensorflow_runtime import open_module
 from headstart.training import hardware
 from headstart.training.batch import Batch, Part

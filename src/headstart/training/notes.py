@@ -32,10 +32,29 @@ def describe_classes(split: Split, class_names: tuple[str, ...], use_all: bool) 
     if untested:
         yield f"No test photos of: {', '.join(untested)}; nothing is known about them."
     if not split.test and not use_all:
-        yield (
-            "No photos were set aside for a test, because every class has fewer than three groups "
-            "of photos: nothing is known about the accuracy. Add photos, or give some with --test."
+        yield describe_untested(split, "every class has fewer than three groups of photos")
+
+
+def describe_lost(names: tuple[str, ...], kept: tuple[str, ...]) -> Iterator[str]:
+    """Classes of which no photo could be read."""
+    lost = sorted(set(names) - set(kept))
+    if lost:
+        yield f"No photo could be read of: {', '.join(lost)}; the classifier does not have it."
+
+
+def describe_untested(split: Split, why: str) -> str:
+    """That there are no test photos; also why, where photos were taken for the same."""
+    groups = {split.groups.get(sample.digest, sample.digest) for sample in split.train}
+    together = ""
+    if len(groups) < len(split.train):
+        together = (
+            f" Copies and photos that look alike to the backbone are one group: {len(split.train)} "
+            f"photos are {len(groups)}. If they differ to you, take another backbone."
         )
+    return (
+        f"No photos were set aside for a test, because {why}: nothing is known about the accuracy. "
+        f"Add photos, or give some with --test.{together}"
+    )
 
 
 def describe_engine(tuning: Tuning | None) -> Iterator[str]:

@@ -22,8 +22,8 @@ from headstart.errors import require_package
 from headstart.files import cache_folder, digest_bytes
 from headstart.models.boundary import Prefix, cut_prefix
 from headstart.models.unfreeze import resolve_unfreeze
+from headstart.quiet import start_tensorflow
 from headstart.recipe import FineTune
-from headstart.runtimes.quiet import start_tensorflow
 from headstart.training.fine_tune import build_copy, build_network, identify, open_source
 from headstart.training.loop import Context, Epoch
 from headstart.training.nodes import spread

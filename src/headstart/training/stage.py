@@ -274,9 +274,12 @@ def _describe_divergence(rate: float | None, settings: FineTune) -> str:
     """Without a rate, all of the sweep's diverged."""
     rates = settings.learning_rates if rate is None else (rate,)
     noun = "rate" if len(rates) == 1 else "rates"
+    advice = f"Try a lower one, such as {min(min(rates) / 10, *FineTune().learning_rates):g}"
+    if rate is not None:
+        advice += ", or give none: then one is measured"
     return (
         f"Fine-tuning diverged (learning {noun} {', '.join(f'{each:g}' for each in rates)}); the "
-        f"probe is kept. Try a lower one, such as {min(rates) / 10:g}."
+        f"probe is kept. {advice}."
     )
 
 

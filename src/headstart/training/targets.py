@@ -35,7 +35,7 @@ from headstart.training.fit import Training, divide, join_manifests, list_photos
 from headstart.training.graph import build_graph
 from headstart.training.linear import LinearHead, activate, choose_thresholds
 from headstart.training.measure import Answer, Outputs, select_rows
-from headstart.training.notes import describe_engine
+from headstart.training.notes import describe_engine, describe_untested
 from headstart.training.objective import encode_samples
 from headstart.training.once import fit_head_once
 from headstart.training.plan import guess_pace
@@ -280,10 +280,7 @@ def _describe_counts(
         if untested:
             yield f"No test photos with: {', '.join(untested)}; nothing is known about them."
     if not split.test and not use_all:
-        yield (
-            "No photos were set aside for a test, because there are too few groups of photos: "
-            "nothing is known about how good it is. Add photos, or give some with --test."
-        )
+        yield describe_untested(split, "there are too few groups of photos")
 
 
 def _count(samples: tuple[Sample, ...], names: tuple[str, ...]) -> Counter[str]:

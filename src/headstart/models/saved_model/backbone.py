@@ -14,6 +14,7 @@ from headstart.files import digest_bytes
 from headstart.models.downloads import fetch_saved_model
 from headstart.models.saved_model.address import Address, parse_address
 from headstart.models.saved_model.layer import SavedModelCalls, build_layer
+from headstart.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -43,6 +44,7 @@ def load_saved_model(name: str, *, image_size: int | None = None) -> keras.Model
 
 def _load(address: Address, image_size: int | None) -> tuple[keras.Model, Any]:
     require_package("tensorflow", "keras", purpose=f"loading the SavedModel {address.location}")
+    start_tensorflow()
     import keras
 
     folder = fetch_saved_model(address.location, address.sha256)

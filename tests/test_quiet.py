@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from headstart.runtimes.quiet import hushed
+from headstart.quiet import hushed
 
 
 def test_what_is_written_within_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:
@@ -27,14 +27,14 @@ def test_errors_pass_and_stderr_is_back(capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_tensorflow_starts_without_a_word() -> None:
-    code = "from headstart.runtimes.quiet import start_tensorflow; start_tensorflow()"
+    code = "from headstart.quiet import start_tensorflow; start_tensorflow()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the shell closes it otherwise there")
 def test_a_process_without_stderr_goes_on() -> None:
-    code = "from headstart.runtimes.quiet import hushed\nwith hushed(): print(1)"
+    code = "from headstart.quiet import hushed\nwith hushed(): print(1)"
     shell = f"{sys.executable} -c '{code}' 2>&-"
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
