@@ -33,7 +33,7 @@ _MOST_NUMBERS = 2**14
 def convert(model: keras.Model) -> bytes:
     """The ONNX graph of a Keras model from uint8 photos to features.
 
-    Memory: some four times the weights.
+    Memory: some five times the weights, see docs/performance.md.
 
     Raises:
         MissingPackageError: tf2onnx or TensorFlow is missing.
