@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from conftest import needs_time
 from headstart import list_boundaries, load, load_backbone
 from headstart.errors import BackboneError
 from headstart.models.keras_graph import list_arrays
+from headstart.models.loaders import load_prefix
 from headstart.models.preprocessing import PREPROCESSING
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -309,6 +311,10 @@ def test_a_compiled_model_in_a_compiled_model_is_read(tmp_path: Path) -> None:
     assert loaded.output_shape == (None, 30, 30, 4)
     kernels = [v.value.numpy() for v in loaded.variables if v.name == "kernel"]
     assert np.array_equal(kernels[0], inner.layers[0].kernel.value.numpy())
+    with pytest.warns(UserWarning, match="ends in a classifier, whose outputs are taken"):
+        assert load_prefix(whole).shape == (2,)
+    with warnings.catch_warnings(action="error"):
+        assert load_prefix(loaded).shape == (4,)
     with pytest.raises(BackboneError, match="load_backbone takes a name, not Functional"):
         load_backbone(whole)  # type: ignore[arg-type]
 

@@ -47,6 +47,12 @@ def cut_top(model: keras.Model) -> keras.Model:
     return keras.Model(start, values[tensor], name=model.name)
 
 
+def ends_in_classifier(model: keras.Model) -> bool:
+    """Whether `cut_top` would leave something out."""
+    graph = trace(model)
+    return graph is not None and _find_output(graph) is not None
+
+
 def _find_output(graph: Graph) -> int | None:
     """The tensor at which the backbone ends; None where the model has no classifier."""
     chain = _list_chain(graph)
