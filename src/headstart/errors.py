@@ -5,6 +5,7 @@ The tree::
     HeadstartError                  what happened, what is accepted, what to do
     ├── MissingPackageError         a package is needed; the message has its pip line
     ├── DatasetError                a folder of photos cannot be used as it is
+    ├── NoMatchError                a pattern of paths matches nothing
     ├── UnreadablePhotoError        one photo cannot be decoded; the run goes on without it
     ├── BackboneError               unknown backbone, or weights that are not what they should be
     ├── BoundaryError               no such block or boundary, or nothing that could be trained

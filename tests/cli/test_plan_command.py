@@ -28,7 +28,9 @@ def test_a_plan_says_what_would_be_done_and_trains_nothing(
     run: Any,  # noqa: F811
     digits_folder: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("headstart.training.climb.FEWEST_PHOTOS", 100)
     done = run("plan", digits_folder, "--budget", "2m")
     text = " ".join(done.stdout.split())
     for part in ("first pass", "of 80 photos", "the first usable model", "budget 2 min"):

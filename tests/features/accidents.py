@@ -163,7 +163,8 @@ class Trainer:
         assert self._process.stdin
         assert self._process.stdout
         # Not the recipe auto: what it does depends on the time that it takes.
-        arguments = ["train", str(self._photos), "-o", str(bundle), "--force", "--recipe", "probe"]
+        recipe = "tune" if "--unfreeze" in self._options else "probe"
+        arguments = ["train", str(self._photos), "-o", str(bundle), "--force", "--recipe", recipe]
         arguments += ["--seed", str(seed)]
         request = {
             "arguments": [*arguments, *self._options],

@@ -257,6 +257,7 @@ def test_lost_permission(scene: Scene, tmp_path: Path, lost: str) -> None:
     mode = closed.stat().st_mode
     closed.chmod(0o555 if closed.is_dir() else 0)
     command = [*without_power(), sys.executable, "-m", "headstart", "train", photos, "-o", bundle]
+    command += ["--recipe", "probe"]
     environment = {**os.environ, "HEADSTART_CACHE": str(cache)}
     done = subprocess.run(
         [*command, "--force"], env=environment, capture_output=True, text=True, check=False

@@ -311,7 +311,7 @@ def test_a_compiled_model_in_a_compiled_model_is_read(tmp_path: Path) -> None:
     assert loaded.output_shape == (None, 30, 30, 4)
     kernels = [v.value.numpy() for v in loaded.variables if v.name == "kernel"]
     assert np.array_equal(kernels[0], inner.layers[0].kernel.value.numpy())
-    with pytest.warns(UserWarning, match="ends in a classifier, whose outputs are taken"):
+    with pytest.warns(UserWarning, match="ends in probabilities, which are taken"):
         assert load_prefix(whole).shape == (2,)
     with warnings.catch_warnings(action="error"):
         assert load_prefix(loaded).shape == (4,)

@@ -134,7 +134,10 @@ def test_the_views_of_fine_tuning_are_not_of_the_first_pass(
     assert sum(took.values()) <= seconds["total"] + 0.05
 
 
-def test_a_training_with_a_budget_has_its_plan_in_the_bundle(digits_folder: Path) -> None:
+def test_a_training_with_a_budget_has_its_plan_in_the_bundle(
+    digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.training.climb.FEWEST_PHOTOS", 100)
     told: list[Any] = []
     classifier = ImageClassifier(budget_seconds=300)
     classifier.fit(digits_folder, on_plan=told.append)

@@ -17,9 +17,10 @@ from headstart import ImageClassifier
 from headstart.data.decode import decode_photo
 from headstart.errors import BoundaryError, BundleError, HeadstartError
 from headstart.features.activations import open_activations
-from headstart.models.boundary import cut, cut_prefix, get_boundary
+from headstart.models.boundary import change_weights, cut, cut_prefix, get_boundary
 from headstart.models.loaders import load_backbone, load_prefix
 from headstart.recipe import RECIPES, FineTune, Recipe, choose_recipe
+from headstart.training.fine_tune import build_network
 from headstart.training.interpolate import choose_share
 from headstart.training.objective import encode_classes
 
@@ -92,6 +93,33 @@ def test_the_same_seed_gives_the_same_bundle(
     again = ImageClassifier(recipe=recipe(holdout=0.0)).fit(digits_folder)
     assert dict(again.bundle.members) == dict(tuned.bundle.members)
     assert again.bundle.manifest == tuned.bundle.manifest
+
+
+@pytest.mark.parametrize("name", ["keras:mobilenet?weights=none&image_size=32", None])
+def test_what_is_trained_is_nobody_elses(name: str | None, tuned: Any) -> None:
+    """Else a probe that is kept would be saved with weights that were trained in vain."""
+    prefix = load_prefix(name or "efficientnet-lite0")
+    if name is None:  # as `fit(initial=...)` has it
+        prefix = change_weights(prefix, tuned.tuning.backbone, tuned.tuning.arrays)
+    backbone = prefix.build_model()
+    network = build_network(prefix, FineTune(**QUICK), 2, 8)
+    assert network is not None
+    before = [weight.numpy().copy() for weight in backbone.weights]
+    assert all(map(np.array_equal, before, network.backbone.weights))
+    for variable in network.variables:
+        variable.assign(variable + 1)
+    assert all(map(np.array_equal, before, backbone.weights))
+    assert not backbone.trainable
+
+
+def test_going_on_from_a_classifier_leaves_it_as_it_is(tuned: Any, digits_folder: Path) -> None:
+    before = {name: array.copy() for name, array in tuned.tuning.arrays.items()}
+    backbone = [weight.numpy().copy() for weight in tuned.tuning.backbone.weights]
+    more = ImageClassifier(recipe=recipe(holdout=0.0)).fit(digits_folder, initial=tuned)
+    assert any((more.tuning.arrays[name] != before[name]).any() for name in before)
+    assert all(np.array_equal(array, before[name]) for name, array in tuned.tuning.arrays.items())
+    now = [weight.numpy() for weight in tuned.tuning.backbone.weights]
+    assert all(map(np.array_equal, now, backbone))
 
 
 def test_going_on_from_a_bundle_with_a_new_class(

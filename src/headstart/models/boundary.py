@@ -196,7 +196,8 @@ class Prefix:
         image_size: Side of its square input in pixels.
         shape: Shape of one activation, without the batch.
         write_graph: Gives the ONNX graph without TensorFlow, where that is known how; else None.
-        build_model: Gives the backbone as a Keras model (before pooling).
+        build_model: Gives the backbone as a Keras model (before pooling). Others may have the same
+            one: whoever changes a model takes `build_copy`.
         load_weights: The backbone's arrays by ``layer/variable`` without TensorFlow; else None.
         emit_graph: As ``write_graph``, with other weights (None: its own) and up to the boundary
             of a name (None: the pooled features).
@@ -267,6 +268,18 @@ def digest_arrays(arrays: Arrays) -> str:
         digest.update(f"{name} {arrays[name].shape} {arrays[name].dtype};".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
+
+
+def build_copy(prefix: Prefix) -> keras.Model:
+    """The backbone as a model of its own, which may be changed."""
+    import keras
+
+    model = prefix.build_model()
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    if not model.trainable:
+        copy.trainable = False
+    return copy
 
 
 def build_prefix_model(prefix: Prefix) -> keras.Model:

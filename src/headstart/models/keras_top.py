@@ -47,10 +47,11 @@ def cut_top(model: keras.Model) -> keras.Model:
     return keras.Model(start, values[tensor], name=model.name)
 
 
-def ends_in_classifier(model: keras.Model) -> bool:
-    """Whether `cut_top` would leave something out."""
-    graph = trace(model)
-    return graph is not None and _find_output(graph) is not None
+def gives_probabilities(model: keras.Model) -> bool:
+    """Whether its last layer makes probabilities of classes."""
+    last = getattr(model, "layers", [None])[-1]
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    return type(last).__name__ == "Softmax" or activation in ("softmax", "sigmoid")
 
 
 def _find_output(graph: Graph) -> int | None:

@@ -16,7 +16,7 @@ from headstart.models.efficientnet_lite.onnx_network import write_onnx_features
 from headstart.models.efficientnet_lite.weights import load_weights
 from headstart.models.keras_catalogue import Row
 from headstart.models.keras_graph import finish_loading, list_arrays, set_arrays
-from headstart.models.keras_top import ends_in_classifier
+from headstart.models.keras_top import gives_probabilities
 from headstart.models.keras_weights import digest_weights, fetch_weights
 from headstart.models.saved_model import load_saved_model, load_saved_model_prefix
 from headstart.models.weights_files import check_is_file
@@ -177,9 +177,9 @@ def load_prefix(backbone: str | BackboneSpec | keras.Model) -> Prefix:
     if isinstance(backbone, BackboneSpec):
         backbone = backbone.name
     if not isinstance(backbone, str):
-        if ends_in_classifier(backbone):
+        if gives_probabilities(backbone):
             warnings.warn(
-                f"The model {backbone.name!r} ends in a classifier, whose outputs are taken as its "
+                f"The model {backbone.name!r} ends in probabilities, which are taken as its "
                 "features. Pass the part up to its last feature map, keras.Model(model.input, "
                 "model.get_layer(NAME).output); or save it and name the file (local:FILE), of "
                 "which the classifier is left out.",

@@ -11,13 +11,20 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headstart.data.scan import Manifest
 from headstart.errors import HeadstartError
 from headstart.features.activations import open_activations
 from headstart.features.forward import padded
-from headstart.models.boundary import INPUT, Boundary, Prefix, build_prefix_model, cut_prefix
+from headstart.models.boundary import (
+    INPUT,
+    Boundary,
+    Prefix,
+    build_copy,
+    build_prefix_model,
+    cut_prefix,
+)
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.quiet import start_tensorflow
 from headstart.recipe import FineTune
@@ -34,9 +41,6 @@ from headstart.training.probe import Probe
 from headstart.training.source import Source
 from headstart.training.stage import Stage
 from headstart.training.tuning import Options, Photos, Tuning
-
-if TYPE_CHECKING:
-    import keras
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -137,18 +141,6 @@ def describe_price(
     seconds = photos * seconds_per_photo * boundary.share_before
     text += f" and about {views * seconds:,.0f} s"
     return f"{text}; a new view of each in every epoch" if settings.is_live else text
-
-
-def build_copy(prefix: Prefix) -> keras.Model:
-    """The backbone as a model of its own: a user's model is not changed by training."""
-    import keras
-
-    model = prefix.build_model()
-    if prefix.load_weights is not None:
-        return model  # built for us
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 @contextlib.contextmanager

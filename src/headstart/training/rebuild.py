@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.bundle import BACKBONE, WEIGHTS, Bundle, parse_arrays
 from headstart.errors import BundleError
 from headstart.models.backbones import parse_name
-from headstart.models.boundary import Prefix, change_weights
+from headstart.models.boundary import Prefix, build_copy, change_weights
 from headstart.models.heads import attach_head
 from headstart.models.loaders import load_backbone, load_prefix
 from headstart.task import read_task
@@ -53,7 +53,7 @@ def _load_named(bundle: Bundle) -> keras.Model | None:
     if not parsed.source or not (is_here or bundle.path is None):
         return None
     prefix = load_prefix(record["name"])
-    return prefix.build_model() if prefix.weights_digest == record["weights_digest"] else None
+    return build_copy(prefix) if prefix.weights_digest == record["weights_digest"] else None
 
 
 def rebuild_classifier(bundle: Bundle, known: keras.Model | None = None) -> keras.Model:

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from headstart.budget import OutOfTimeError
 from headstart.errors import require_package
 from headstart.files import cache_folder, digest_bytes
-from headstart.models.boundary import Prefix, cut_prefix
+from headstart.models.boundary import Prefix, build_copy, cut_prefix
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.quiet import start_tensorflow
 from headstart.recipe import FineTune
-from headstart.training.fine_tune import build_copy, build_network, identify, open_source
+from headstart.training.fine_tune import build_network, identify, open_source
 from headstart.training.loop import Context, Epoch
 from headstart.training.nodes import spread
 from headstart.training.probe import Probe
