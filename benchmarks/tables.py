@@ -473,6 +473,7 @@ def extraction() -> list[list[str]]:
 def fine_tuning_speed() -> list[list[str]]:
     header = [
         "network",
+        "AVX-512",
         "photos",
         "Headstart",
         "of it extraction",
@@ -483,6 +484,7 @@ def fine_tuning_speed() -> list[list[str]]:
     rows = [
         [
             row["network"],
+            "yes" if "AVX-512" in row["machine"] else "no",
             row["photos"],
             *(
                 f"{float(row[c]):.0f} s"
