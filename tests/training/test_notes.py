@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from headstart import ImageClassifier
-from headstart.data.scan import Sample
+from headstart.data.scan import Manifest, Problem, Sample
 from headstart.data.split import Split
 from headstart.training.notes import describe_lost, describe_untested
 
@@ -30,14 +30,20 @@ def make_split(groups: dict[str, str]) -> Split:
 def test_photos_that_look_alike_are_why_none_could_be_set_aside(
     groups: dict[str, str], says: str | None
 ) -> None:
-    text = describe_untested(make_split(groups), "of this")
+    text = describe_untested(make_split(groups), "of this", "it")
     assert text.startswith("No photos were set aside for a test, because of this: nothing is known")
     assert ("look alike" in text, says is None or says in text) == (says is not None, True)
 
 
 def test_classes_that_could_not_be_read_are_named() -> None:
-    assert list(describe_lost(("a", "b"), ("a", "b"))) == []
-    [says] = describe_lost(("a", "b", "c"), ("b",))
+    samples = tuple(Sample(Path(name), name[0], name) for name in ("a1", "a2", "b1", "b2", "c1"))
+    manifest = Manifest(samples)
+    problems = tuple(Problem(Path(name), "torn") for name in ("b2", "a1", "c1", "a2", "other"))
+    assert list(describe_lost(manifest, problems[:3])) == [
+        "No photo could be read of: c; the classifier does not have it."
+    ]
+    assert list(describe_lost(manifest, problems[:2])) == []
+    [says] = describe_lost(manifest, problems)
     assert says == "No photo could be read of: a, c; the classifier does not have it."
 
 

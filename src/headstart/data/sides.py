@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 # Folder names that mean a side of the split rather than a class, as they occur in the wild.
@@ -28,7 +27,7 @@ _HIDDEN = {"__macosx", "@eadir"}
 def find_sides(root: Path, names: Iterable[str]) -> dict[str, str]:
     """The folders that are sides of the split; none when they are meant as classes."""
     folders = [name for name in names if name.lower() in SIDES and is_folder(root / name)]
-    return _choose_sides(folders, lambda name: _holds_folder(root / name))
+    return _choose_sides(folders, lambda name: bool(_list_folders(root / name)))
 
 
 def find_address_sides(root: Path, paths: Iterable[Path]) -> dict[str, str]:
@@ -59,23 +58,21 @@ def normalise_name(name: str) -> str:
     return sys.intern(unicodedata.normalize("NFC", name))
 
 
-def find_unused(root: Path, sides: Iterable[str], labels: Collection[str]) -> Iterator[str]:
+def find_unused(root: Path, sides: Iterable[str], labels: set[str]) -> Iterator[str]:
     """A sentence where folders that look like classes have no photos."""
-    empty = set()
-    for base in [root / side for side in sides] or [root]:
-        with contextlib.suppress(OSError), os.scandir(base) as entries:
-            empty |= {e.name for e in entries if e.is_dir() and not is_hidden(e.name)}
-    empty = {name for name in empty if normalise_name(name) not in labels}
+    folders = set().union(*(_list_folders(base) for base in [root / s for s in sides] or [root]))
+    empty = sorted({normalise_name(name) for name in folders} - labels)
     if empty:
-        yield f"No photos in: {', '.join(sorted(empty))}; such a folder is no class."
+        yield f"No photos in: {', '.join(empty)}; such a folder is no class."
 
 
-def _holds_folder(folder: Path) -> bool:
+def _list_folders(folder: Path) -> set[str]:
+    """Those in it that may be classes; of what cannot be listed, none."""
     try:
         with os.scandir(folder) as entries:
-            return any(entry.is_dir() and not is_hidden(entry.name) for entry in entries)
+            return {entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)}
     except OSError:
-        return False
+        return set()
 
 
 def is_folder(path: Path) -> bool:

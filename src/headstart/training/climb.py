@@ -35,7 +35,7 @@ from headstart.training.tuning import Check, Options, Photos, Tuning
 FEWEST_PHOTOS, FEWEST_MISTAKES = 50, 5
 
 # The best so far is saved, so that there is a bundle already.
-AGAIN = "run again to go on where it was (on the command line with --force)"
+_AGAIN = "run again to go on where it was (on the command line with --force)"
 
 
 @dataclass
@@ -157,7 +157,7 @@ class Climb:
             search = Search(self.prefix, self.photos, self.probe, self.seed, options, depths=depths)
             found = search.run()
         except KeyboardInterrupt:
-            self.is_stopped, step.outcome = True, f"stopped; {AGAIN}"
+            self.is_stopped, step.outcome = True, f"stopped; {_AGAIN}"
         step.actual, step.why = time.monotonic() - start, "as asked for"
         if found is not None:
             step.outcome = (
@@ -179,10 +179,10 @@ class Climb:
             )
             step.outcome = tuning.says if tuning is not None else "nothing could be trained"
         except OutOfTimeError:
-            step.outcome = f"not finished: the budget was spent; with more of it {AGAIN}"
+            step.outcome = f"not finished: the budget was spent; with more of it {_AGAIN}"
             self.is_stopped = True
         except KeyboardInterrupt:
-            step.outcome = f"stopped; {AGAIN}"
+            step.outcome = f"stopped; {_AGAIN}"
             self.is_stopped = True
         step.actual = time.monotonic() - start
         if tuning is not None:

@@ -211,7 +211,7 @@ def train(
         *everything.warnings,
         *unseen,
         *describe_leaks(split, features.samples, pairs),
-        *describe_lost(everything.class_names, class_names),
+        *describe_lost(everything, features.problems),
         *describe_classes(split, class_names, use_all),
         *describe_engine(tuning),
     )

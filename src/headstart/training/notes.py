@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from headstart.data.scan import Manifest, Problem
 from headstart.data.split import Split
 from headstart.engines import current_engine
 from headstart.training.probe import UNEVEN
@@ -32,17 +33,19 @@ def describe_classes(split: Split, class_names: tuple[str, ...], use_all: bool) 
     if untested:
         yield f"No test photos of: {', '.join(untested)}; nothing is known about them."
     if not split.test and not use_all:
-        yield describe_untested(split, "every class has fewer than three groups of photos")
+        why = "every class has fewer than three groups of photos"
+        yield describe_untested(split, why, "the accuracy")
 
 
-def describe_lost(names: tuple[str, ...], kept: tuple[str, ...]) -> Iterator[str]:
+def describe_lost(manifest: Manifest, problems: tuple[Problem, ...]) -> Iterator[str]:
     """Classes of which no photo could be read."""
-    lost = sorted(set(names) - set(kept))
+    kept = manifest.without(problems).class_names
+    lost = [name for name in manifest.class_names if name not in kept]
     if lost:
         yield f"No photo could be read of: {', '.join(lost)}; the classifier does not have it."
 
 
-def describe_untested(split: Split, why: str) -> str:
+def describe_untested(split: Split, why: str, unknown: str) -> str:
     """That there are no test photos; also why, where photos were taken for the same."""
     groups = {split.groups.get(sample.digest, sample.digest) for sample in split.train}
     together = ""
@@ -52,7 +55,7 @@ def describe_untested(split: Split, why: str) -> str:
             f"photos are {len(groups)}. If they differ to you, take another backbone."
         )
     return (
-        f"No photos were set aside for a test, because {why}: nothing is known about the accuracy. "
+        f"No photos were set aside for a test, because {why}: nothing is known about {unknown}. "
         f"Add photos, or give some with --test.{together}"
     )
 

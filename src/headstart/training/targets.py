@@ -280,7 +280,7 @@ def _describe_counts(
         if untested:
             yield f"No test photos with: {', '.join(untested)}; nothing is known about them."
     if not split.test and not use_all:
-        yield describe_untested(split, "there are too few groups of photos")
+        yield describe_untested(split, "there are too few groups of photos", "how good it is")
 
 
 def _count(samples: tuple[Sample, ...], names: tuple[str, ...]) -> Counter[str]:
