@@ -39,6 +39,8 @@ from measure import make_parser, read_journal, save_rows, write_journal
 # Networks without packaged weights have random ones, which changes no time and no equality.
 NETWORKS = ("efficientnet-lite0", "VGG16", "MobileNetV2", "ResNet50")
 STEPS, BATCH = 50, 16
+# That are averaged at prediction.
+VIEWS = (2, 4, 8)
 
 
 def load_network(name: str, size: int) -> Any:
@@ -242,7 +244,8 @@ def measure_accuracy(options: argparse.Namespace) -> list[dict[str, Any]]:
     truth, probe, _ = fit_and_predict(folder, options, None)
     _, tuned, classifier = fit_and_predict(folder, options, json.loads(options.settings[0]))
     found = compare_hits(tuned == truth, probe == truth, seed=0)
-    mirrored = classifier.predict(photo_sets.list_photos(folder / "test"), views=2)
+    paths = photo_sets.list_photos(folder / "test")
+    viewed = {views: classifier.predict(paths, views=views) == truth for views in VIEWS}
     evaluation, tuning = classifier.evaluation, classifier.tuning
     return [
         {
@@ -252,7 +255,7 @@ def measure_accuracy(options: argparse.Namespace) -> list[dict[str, Any]]:
             "tuned": evaluation.accuracy.value,
             "tuned low": evaluation.accuracy.low,
             "tuned high": evaluation.accuracy.high,
-            "tuned, 2 views": float((mirrored == truth).mean()),
+            **{f"tuned, {views} views": float(hits.mean()) for views, hits in viewed.items()},
             "gain": found.difference.value,
             "gain low": found.difference.low,
             "gain high": found.difference.high,

@@ -5,14 +5,19 @@ probe at its best strength (2 repeats of 5 folds; choosing the strength on the s
 every way alike), and by the answers of the 1000-class network on ImageNet photos. One thing is
 varied at a time: the ways with the product's filter, then the filters with the product's way. The
 row "headstart" goes through the product's own decoder, and should equal its own choice here but
-for the order of rotation. All ways start from the same loaded image (JPEGs scaled while loading as
-in the product); where a photo is enlarged the filter is bicubic, as in the product.
+for the order of rotation and for photos of fewer than 256 pixels. All ways start from the same
+loaded image (JPEGs scaled while loading as in the product); where a photo is enlarged the filter
+is bicubic, as in the product.
 
-    HEADSTART_TEST_PHOTOS=... python benchmarks/squaring.py [--limit 5]
+`--small` asks how much of a photo to keep that has fewer pixels than the network takes: the same
+photos made smaller, and those of CIFAR-10 as they are, with shares of the shorter side.
+
+    HEADSTART_TEST_PHOTOS=... python benchmarks/squaring.py [--small] [--limit 5]
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -27,7 +32,7 @@ import photos
 from measure import make_parser, save_rows
 from PIL import Image, ImageOps
 
-from headstart.data.decode import KEPT_SHARE
+from headstart.data.decode import KEPT_SHARE, measure_square
 from headstart.data.scan import Sample, scan_folder
 from headstart.data.split import list_folds
 from headstart.training.probe import fit_probe
@@ -36,6 +41,8 @@ SIZE = 224
 FILTERS = {name: Image.Resampling[name.upper()] for name in ("bicubic", "hamming", "bilinear")}
 OURS = ("central 0.875 of the shorter side", "hamming")
 _GREY = 127
+# Of small photos: the shorter side in pixels, and the shares of it that are kept.
+SMALL, SHARES = (32, 64, 128, 200), (KEPT_SHARE, 0.9375, 1.0)
 
 Way = Callable[[Image.Image, Image.Resampling], Image.Image]
 
@@ -167,11 +174,38 @@ def measure(way: str, kind: str, sets: dict[str, tuple[Any, ...]]) -> dict[str, 
     return row
 
 
-def load_sets(limit: int | None, scratch: Path) -> dict[str, tuple[Any, ...]]:
-    """The training photos of both datasets, and the ImageNet photos."""
+def measure_small(
+    shorter: int, share: float, sets: dict[str, tuple[Any, ...]]
+) -> Iterator[dict[str, Any]]:
+    """One row for each data set that has or gets photos of this size."""
+
+    def decode(path: Path) -> Any:
+        image = load_image(path)
+        if (scale := shorter / min(image.size)) < 1:
+            size = [max(shorter, round(side * scale)) for side in image.size]
+            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.asarray(crop_share(share)(image, FILTERS[OURS[1]]))
+
+    kept = measure_square(shorter, shorter, SIZE) / shorter
+    for name, samples in sets.items():
+        if name == "cifar" and shorter != SMALL[0]:
+            continue
+        features = photos.compute_features(samples, decode)
+        row = {"shorter side": shorter, "share": share, "ours": share == kept, "photos": name}
+        if name == "imagenet":
+            found: tuple[Any, Any] = (None, count_right(features, samples) / len(samples))
+        else:
+            found = cross_validate(features, samples)
+        yield row | {"log loss": found[0], "accuracy": found[1]}
+
+
+def load_sets(
+    names: tuple[str, ...], limit: int | None, scratch: Path
+) -> dict[str, tuple[Any, ...]]:
+    """The training photos of datasets, and the ImageNet photos."""
     sets: dict[str, tuple[Any, ...]] = {
         name: scan_folder(photos.dataset_folder(name, limit, scratch) / "train").samples
-        for name in photos.DATASETS
+        for name in names
     }
     found = photos.list_photos(photos.data_root() / "imagenet-sample")
     shown = found[: 10 * limit] if limit else found
@@ -180,15 +214,21 @@ def load_sets(limit: int | None, scratch: Path) -> dict[str, tuple[Any, ...]]:
 
 
 def main() -> None:
-    options = make_parser((__doc__ or "").splitlines()[0], has_repeats=False).parse_args()
-    rows = []
+    parser = make_parser((__doc__ or "").splitlines()[0], has_repeats=False)
+    parser.add_argument("--small", action="store_true", help="photos with few pixels instead")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["HEADSTART_CACHE"] = str(Path(scratch) / "cache")
-        sets = load_sets(options.limit, Path(scratch))
-        for way, kind in list_choices():
+        names = (*photos.DATASETS, "cifar") if options.small else photos.DATASETS
+        sets = load_sets(names, options.limit, Path(scratch))
+        for shorter, share in itertools.product(SMALL, SHARES) if options.small else ():
+            print(f"{shorter} pixels, {share:g} of them", file=sys.stderr, flush=True)
+            rows += measure_small(shorter, share, sets)
+        for way, kind in () if options.small else list_choices():
             print(f"{way} {kind}", file=sys.stderr, flush=True)
             rows.append(measure(way, kind, sets))
-    save_rows("squaring", rows, options)
+    save_rows("squaring_small" if options.small else "squaring", rows, options)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a 
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import sys
 from collections.abc import Callable
@@ -44,6 +45,20 @@ def squaring() -> list[list[str]]:
         if row["filter"]
     ]
     return [header, *rows]
+
+
+def squaring_small() -> list[list[str]]:
+    rows = sorted(read("squaring_small"), key=lambda row: (int(row["shorter side"]), row["photos"]))
+    shares = sorted({row["share"] for row in rows}, key=float)
+    table = [["shorter side", "photos", *(f"{share} of it" for share in shares)]]
+    for key, group in itertools.groupby(rows, lambda row: (row["shorter side"], row["photos"])):
+        cells = {}
+        for row in group:
+            text = f"{float(row['accuracy']):.1%}"
+            text = f"{row['log loss']} / {text}" if row["log loss"] else text
+            cells[row["share"]] = f"**{text}**" if row["ours"] == "yes" else text
+        table.append([*key, *(cells[share] for share in shares)])
+    return table
 
 
 def float16() -> list[list[str]]:
@@ -621,6 +636,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "out_of_fold": out_of_fold,
     "runtimes": runtimes,
     "squaring": squaring,
+    "squaring_small": squaring_small,
     "converting": converting,
     "suffix": suffix,
     "targets": targets,

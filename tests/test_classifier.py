@@ -158,6 +158,20 @@ def test_an_unknown_runtime_is_refused(digits_folder: Path) -> None:
         ImageClassifier(runtime="onnx-runtime").fit(digits_folder)
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_block_that_is_not_there_is_refused_before_photos_are_forwarded(
+    digits_folder: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    def forward(*arguments: Any, **named: Any) -> None:
+        pytest.fail("photos were forwarded")
+
+    monkeypatch.setattr("headstart.training.fit.FirstPass", forward)
+    monkeypatch.setattr("headstart.training.targets.extract_manifest", forward)
+    source = digits_folder if task == "classification" else drawn / "sizes.csv"
+    with pytest.raises(HeadstartError, match="'block9' is not a block of efficientnet"):
+        ImageClassifier(unfreeze="block9", task=task).fit(source)
+
+
 def test_unreadable_photos_are_problems_and_the_rest_is_trained_on(photos: Path) -> None:
     (photos / "0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     (photos / "1" / "empty.jpg").touch()

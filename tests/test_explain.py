@@ -20,7 +20,7 @@ from headstart.errors import HeadstartError
 from headstart.explain import measure_derivatives
 from headstart.runtimes.onnx_maps import find_maps
 
-SIDE = 224
+SIDE = 256  # of which the network sees the central 224
 CORNERS = {(0, 0): "top left", (0, 1): "top right", (1, 0): "bottom left", (1, 1): "bottom right"}
 
 
@@ -29,12 +29,12 @@ def draw(kind: str, corner: tuple[int, int], seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     photo = rng.integers(110, 140, (SIDE, SIDE, 3))
     rows, columns = np.mgrid[:SIDE, :SIDE]
-    down, right = (60 + 104 * c + rng.integers(-8, 8) for c in corner)
+    down, right = (69 + 118 * c + rng.integers(-8, 8) for c in corner)
     if kind == "disc":
-        photo[(rows - down) ** 2 + (columns - right) ** 2 < 34**2] = (200, 40, 40)
+        photo[(rows - down) ** 2 + (columns - right) ** 2 < 39**2] = (200, 40, 40)
     else:
-        near = (abs(rows - down) < 36) & (abs(columns - right) < 36)
-        photo[near & ((rows + columns) % 24 < 12)] = (20, 20, 90)
+        near = (abs(rows - down) < 41) & (abs(columns - right) < 41)
+        photo[near & ((rows + columns) % 28 < 14)] = (20, 20, 90)
     return photo.astype(np.uint8)
 
 
@@ -230,6 +230,15 @@ def test_the_picture_is_upright_and_hot_in_the_right_place(things: Any) -> None:
     assert row > len(inside) / 2
     assert column > inside.shape[1] / 2
     assert change[:, :margin].min() > 0  # what the network does not see is darker
+
+
+def test_of_a_small_photo_the_network_sees_all(things: Any) -> None:
+    small = np.asarray(Image.fromarray(draw("disc", (1, 1), 3)).resize((90, 120)))
+    (found,) = Explainer(things.bundle).explain([encode(small)])
+    picture = np.asarray(Image.open(io.BytesIO(found.draw()))).astype(int)
+    darker = (picture.sum(2) < 0.8 * small.sum(2)).mean(1)
+    assert darker[:15].min() > 0.9  # above the central square, whose side is that of the photo
+    assert darker[17:40].max() < 0.5
 
 
 def test_a_photo_is_not_enlarged_and_a_large_one_made_smaller(things: Any) -> None:

@@ -56,6 +56,7 @@ class Explanation(Generic[Item]):
         method: ``"grad-cam"`` or ``"occlusion"``.
         heat: ``(row, column)`` over the central square of the photo, between 0 and 1; all 0 where
             nothing speaks for the class.
+        image_size: Side of that square in pixels, as the network takes it.
         problem: Why the photo could not be read, else None.
     """
 
@@ -64,6 +65,7 @@ class Explanation(Generic[Item]):
     probability: float
     method: str
     heat: Floats
+    image_size: int
     problem: str | None = None
 
     def draw(self, content: Path | Content | None = None, side: int = 640) -> bytes:
@@ -78,7 +80,7 @@ class Explanation(Generic[Item]):
             MissingPackageError: Matplotlib is not installed.
         """
         found = read_photo(self.item) if content is None else content
-        return overlay_heat(found, self.heat, get_heat_colours(), side)
+        return overlay_heat(found, self.heat, get_heat_colours(), self.image_size, side)
 
 
 class Explainer:
@@ -156,15 +158,15 @@ class Explainer:
             return found
 
         batches = map_photos(items, read or read_photo, self.bundle.image_size, compute)
-        nothing = np.zeros((1, 1), np.float32)
+        nothing, size = np.zeros((1, 1), np.float32), self.bundle.image_size
         with contextlib.closing(batches) as results:
             for batch in results:
                 for item, found, reason in batch.outcomes:
                     if reason is None:
                         number, probability, heat = found
-                        yield Explanation(item, names[number], probability, self.method, heat)
+                        yield Explanation(item, names[number], probability, self.method, heat, size)
                     else:
-                        yield Explanation(item, "", 0.0, self.method, nothing, reason)
+                        yield Explanation(item, "", 0.0, self.method, nothing, size, reason)
 
     def explain_square(self, square: npt.NDArray[np.uint8]) -> Explanation[None]:
         """An explanation of the answer for a decoded photo.
@@ -174,7 +176,7 @@ class Explainer:
         """
         number, probability, heat = self._explain_image(square, None)
         label = self.bundle.class_names[number]
-        return Explanation(None, label, probability, self.method, heat)
+        return Explanation(None, label, probability, self.method, heat, self.bundle.image_size)
 
     def _explain_image(
         self, image: npt.NDArray[np.uint8], wanted: int | None

@@ -205,8 +205,8 @@ def test_train_unfreezes_and_shows_each_epoch(
 
 def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "digits.headstart"
-    done = run("train", digits_folder, "-o", bundle, "--json")
-    found = done.json
+    command = ("train", digits_folder, "-o", bundle, "--recipe", "probe", "--json")
+    found = run(*command).json
     assert set(found) == {
         *("bundle", "task", "backbone", "recipe", "runtime", "samples", "problems", "flags"),
         *("evaluation", "validation", "fine_tune", "seconds", "warnings"),
@@ -215,7 +215,7 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert found["fine_tune"] is None
     assert found["bundle"] == str(bundle)
     assert found["backbone"] == "efficientnet-lite0"
-    assert found["recipe"] == {"name": "auto", "stages": ["probe"], "folds": 5}
+    assert found["recipe"] == {"name": "probe", "stages": ["probe"], "folds": 5}
     assert found["runtime"].startswith("onnxruntime ")
     test = found["samples"]["test"]
     assert found["samples"] == {"train": 80 - test, "validation": 0, "test": test}
@@ -238,9 +238,7 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert np.array(evaluation["confusion"]).sum() == evaluation["photos"] == test
     assert any("Few training photos" in warning for warning in found["warnings"])
     assert bundle.is_file()
-    assert run("train", digits_folder, "-o", bundle, "--force", "--json").json["evaluation"] == (
-        evaluation
-    )
+    assert run(*command, "--force").json["evaluation"] == evaluation
 
 
 def test_train_prints_the_figures(run: Any, digits_folder: Path, elsewhere: Path) -> None:

@@ -27,7 +27,7 @@ from headstart.errors import UnreadablePhotoError
 Pixels = npt.NDArray[np.uint8]
 
 # Part of every cache key and bundle: raised whenever the same bytes would become other pixels.
-DECODE_VERSION = 2
+DECODE_VERSION = 3
 
 # What Pillow reads without other programs (EPS would start Ghostscript) and without a network;
 # HEIC comes beside it. docs/formats.md is the list for people. A name that Pillow has no reader for
@@ -37,8 +37,9 @@ FORMATS = (
     *("ICO", "PCX", "SGI", "DIB", "QOI", "DDS"),
 )
 
-# The share of the shorter side that is kept: the networks were evaluated on the central 224 pixels
-# of photos whose shorter side was 256. docs/recipes.md compares the alternatives.
+# The share of the shorter side that is kept where that has the pixels which the network takes: the
+# networks were evaluated on the central 224 pixels of photos whose shorter side was 256. Of smaller
+# photos all is kept; docs/recipes.md compares the alternatives.
 KEPT_SHARE = 0.875
 
 # A JPEG is scaled while loading (DCT scaling by 2, 4 or 8) when the result still has this many
@@ -63,13 +64,34 @@ LIMITS = Limits()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module="PIL")
 
 
-def decode_photo(data: bytes, image_size: int, limits: Limits = LIMITS) -> Pixels:
+def measure_square(width: int, height: int, network_size: int) -> float:
+    """Side, in pixels of the photo, of the central square that the network sees.
+
+    No pixel is cut away of a photo that has fewer than the network takes: it must be enlarged as it
+    is, and cutting would enlarge it further.
+
+    Args:
+        width: Of the photo in pixels.
+        height: Likewise.
+        network_size: Side of the square that the network takes, in pixels.
+
+    >>> [measure_square(side, 2 * side, 224) for side in (1000, 256, 240, 100)]
+    [875.0, 224.0, 224.0, 100.0]
+    """
+    shorter = float(min(width, height))
+    return max(KEPT_SHARE * shorter, min(shorter, network_size))
+
+
+def decode_photo(
+    data: bytes, image_size: int, limits: Limits = LIMITS, network_size: int | None = None
+) -> Pixels:
     """The central square of a photo as ``(image_size, image_size, 3)`` uint8 RGB.
 
     Args:
         data: The bytes of an image file; its name does not matter.
         image_size: Side of the result in pixels.
         limits: What the photo may cost.
+        network_size: Decides what is cut away, see `measure_square`; `image_size` by default.
 
     Raises:
         UnreadablePhotoError: With a reason that can be shown to a user.
@@ -79,11 +101,11 @@ def decode_photo(data: bytes, image_size: int, limits: Limits = LIMITS) -> Pixel
     >>> decode_photo(stream.getvalue(), 8)[0, 0].tolist()  # transparent: white
     [255, 255, 255]
     """
-    return decode_checked(data, image_size, limits)[0]
+    return decode_checked(data, image_size, limits, network_size)[0]
 
 
 def decode_checked(
-    data: bytes, image_size: int, limits: Limits = LIMITS
+    data: bytes, image_size: int, limits: Limits = LIMITS, network_size: int | None = None
 ) -> tuple[Pixels, str | None]:
     """What `decode_photo` gives, and why the photo may be corrupt although it can be read, or None.
 
@@ -95,7 +117,7 @@ def decode_checked(
     try:
         with open_image(data, limits) as image:
             loaded, damage = _load(image, data, round(image_size / KEPT_SHARE * DRAFT_MARGIN))
-            return square_image(loaded, image_size), damage
+            return square_image(loaded, image_size, network_size), damage
     except UnreadablePhotoError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
@@ -144,8 +166,13 @@ def _load(image: Image.Image, data: bytes, side: int) -> tuple[Image.Image, str 
     return strict, None
 
 
-def square_image(image: Image.Image, image_size: int) -> Pixels:
+def square_image(image: Image.Image, image_size: int, network_size: int | None = None) -> Pixels:
     """The central square of an opened image as ``(image_size, image_size, 3)`` uint8 RGB.
+
+    Args:
+        image: As Pillow opened it.
+        image_size: Side of the result in pixels.
+        network_size: As in `decode_photo`.
 
     Raises:
         UnreadablePhotoError: The image has no pixels, or a mode that cannot become RGB.
@@ -156,7 +183,7 @@ def square_image(image: Image.Image, image_size: int) -> Pixels:
     profile = image.info.get("icc_profile")
     orientation = _read_orientation(image)
     plain = _to_eight_bits(image)
-    side = min(plain.size) * KEPT_SHARE
+    side = measure_square(*plain.size, network_size or image_size)
     left, top = (plain.width - side) / 2, (plain.height - side) / 2
     # Hamming downsizes as sharply as bicubic in two thirds of the time (docs/recipes.md), but
     # must not enlarge.

@@ -40,6 +40,8 @@ class DecodePool:
         image_size: Side of the square pixels.
         workers: Processes; one per core by default.
         photo_seconds: A photo that takes longer is given up, with its process.
+        network_size: Decides what is cut away, where that is not `image_size`; see
+            `headstart.data.decode.measure_square`.
 
     >>> with DecodePool(8, workers=1) as pool:
     ...     pool.decode(b"no image")
@@ -53,12 +55,13 @@ class DecodePool:
         image_size: int,
         workers: int | None = None,
         photo_seconds: float = PHOTO_SECONDS,
+        network_size: int | None = None,
     ) -> None:
-        self.image_size = image_size
+        self.image_size, self.network_size = image_size, network_size or image_size
         self._photo_seconds = photo_seconds
         self.workers = workers or os.cpu_count() or 1
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
-        self._all = [_Worker(image_size) for _ in range(self.workers)]
+        self._all = [_Worker(image_size, self.network_size) for _ in range(self.workers)]
         for worker in reversed(self._all):
             self._idle.put(worker)
         self._lock, self._seconds = threading.Lock(), 0.0
@@ -126,8 +129,8 @@ class DecodePool:
 class _Worker:
     """One process and its pipes; a dead one is replaced at the next photo."""
 
-    def __init__(self, image_size: int) -> None:
-        self._image_size = image_size
+    def __init__(self, image_size: int, network_size: int) -> None:
+        self._image_size, self._network_size = image_size, network_size
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline = float("inf")
         self._was_late = False
@@ -199,7 +202,7 @@ class _Worker:
         # One thread: workers are as many as cores, and BLAS threads would reserve address space.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         shared = open_shared(self._image_size)
-        argument = json.dumps([self._image_size, shared])
+        argument = json.dumps([self._image_size, self._network_size, shared])
         try:
             if shared is not None:
                 self._shared = mmap.mmap(shared, self._image_size**2 * 3)

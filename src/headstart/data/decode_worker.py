@@ -62,6 +62,7 @@ def serve(
     requests: IO[bytes],
     answers: IO[bytes],
     image_size: int,
+    network_size: int,
     shared: mmap.mmap | None,
 ) -> None:
     """Answer requests until there are no more."""
@@ -76,7 +77,7 @@ def serve(
             content = data if kind == b"b" else Path(os.fsdecode(data)).read_bytes()
             if digest and digest_bytes(content) != digest.decode():
                 raise UnreadablePhotoError("changed while running; run again")
-            pixels, damage = decode_checked(content, image_size)
+            pixels, damage = decode_checked(content, image_size, network_size=network_size)
             kind, line = (b"f", f"{damage}\n".encode()) if damage else (b"o", b"")
             if shared is None:
                 line += pixels.tobytes()
@@ -103,7 +104,7 @@ def limit_memory() -> None:
 
 
 def main() -> None:
-    """Entry point of the child; its argument is JSON: image size, shared memory."""
+    """Entry point of the child; its argument is JSON: image size, network size, shared memory."""
     limit_memory()
     # Ctrl-C reaches the whole process group; the parent decides when a worker ends.
     import signal
@@ -113,6 +114,6 @@ def main() -> None:
     # Whatever prints to stdout in here must not end among the answers.
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):
-        image_size, shared = json.loads(sys.argv[-1])
+        image_size, network_size, shared = json.loads(sys.argv[-1])
         memory = mmap.mmap(shared, image_size**2 * 3) if shared is not None else None
-        serve(sys.stdin.buffer, answers, image_size, memory)
+        serve(sys.stdin.buffer, answers, image_size, network_size, memory)

@@ -194,10 +194,12 @@ def _read_pixels(content: Path | Content, pool: DecodePool) -> tuple[Pixels, str
         content = content.read_bytes()
     if isinstance(content, (bytes, Path)):
         return pool.decode_checked(content)
-    return read_image(content, pool.image_size), None
+    return read_image(content, pool.image_size, pool.network_size), None
 
 
-def read_image(image: Image.Image | npt.NDArray[Any], image_size: int) -> Pixels:
+def read_image(
+    image: Image.Image | npt.NDArray[Any], image_size: int, network_size: int | None = None
+) -> Pixels:
     """The central square of an image that is in memory.
 
     Raises:
@@ -206,7 +208,7 @@ def read_image(image: Image.Image | npt.NDArray[Any], image_size: int) -> Pixels
     if isinstance(image, np.ndarray):
         image = array_to_image(image)
     try:
-        return square_image(image, image_size)
+        return square_image(image, image_size, network_size)
     except UnreadablePhotoError:
         raise
     except Exception as error:  # a lazy Pillow image decodes here, and may be damaged

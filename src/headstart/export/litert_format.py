@@ -148,9 +148,10 @@ model.allocate_tensors()
 (image_in,), (row_out,) = model.get_input_details(), model.get_output_details()
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    half, x, y = {kept} * min(image.size) / 2, image.width / 2, image.height / 2
-    box, filter = (x - half, y - half, x + half, y + half), Image.Resampling.HAMMING
-    model.set_tensor(image_in["index"], np.asarray(image.resize(({size},) * 2, filter, box))[None])
+    half = max({kept} * min(image.size), min(*image.size, {size})) / 2
+    (x, y), way = (s / 2 for s in image.size), Image.BICUBIC if half < {size} / 2 else Image.HAMMING
+    box = (x - half, y - half, x + half, y + half)
+    model.set_tensor(image_in["index"], np.asarray(image.resize(({size},) * 2, way, box))[None])
     model.invoke()
     row = model.get_tensor(row_out["index"])[0]
     {answer}

@@ -64,15 +64,16 @@ class Material:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """What goes beside or into every export, as plain data."""
-        manifest = self.bundle.manifest
+        manifest, size = self.bundle.manifest, self.bundle.image_size
         return {
             "made_by": f"headstart {__version__}",
             "task": self.bundle.task.name,
             "class_names": list(self.bundle.class_names),
-            "image_size": self.bundle.image_size,
+            "image_size": size,
             "input": {
                 "colours": "RGB, 0 to 255",
-                "square": f"the central {KEPT_SHARE} of the shorter side",
+                "square": f"the central max({KEPT_SHARE} * shorter, min(shorter, {size})) pixels, "
+                "where shorter is the photo's shorter side",
                 "resize": "Hamming filter where smaller, bicubic where larger, as Pillow's",
             },
             "backbone": manifest["backbone"]["name"],

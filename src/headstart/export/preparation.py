@@ -20,8 +20,7 @@ def prepare_images(images: Any, size: int) -> Any:
 
     Args:
         images: ``(batch, height, width, 3)`` float32 pixels from 0 to 255; tensors of TensorFlow
-            or of a Keras model that is being built. Photos that have the network's size already
-            are taken as they are.
+            or of a Keras model that is being built.
         size: The network's side in pixels.
     """
     from keras import ops
@@ -29,8 +28,8 @@ def prepare_images(images: Any, size: int) -> Any:
     # A model that is being built does not know height and width: they are counted in its graph.
     one_column, one_row = ops.ones_like(images[:, :, 0, 0]), ops.ones_like(images[:, 0, :, 0])
     height, width = (ops.sum(ones, 1, keepdims=True) for ones in (one_column, one_row))
-    is_ready = ops.logical_and(ops.equal(height, size), ops.equal(width, size))
-    side = ops.where(is_ready, float(size), KEPT_SHARE * ops.minimum(height, width))
+    shorter = ops.minimum(height, width)
+    side = ops.maximum(KEPT_SHARE * shorter, ops.minimum(shorter, float(size)))
     rows = _make_weights(one_column, height, side, size)
     columns = _make_weights(one_row, width, side, size)
     x = ops.einsum("bph,bhwc->bpwc", rows, images)

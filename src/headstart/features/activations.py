@@ -143,9 +143,9 @@ class _ViewsForward:
     def open(self, cores: int) -> Iterator[Work[_Wanted, list[_Keyed]]]:
         """The work, with what decodes and computes for it."""
         session = padded(open_beside(self.forward.open_session))
-        source_size = get_source_size(self.forward.image_size)
+        size = self.forward.image_size
         with (
-            DecodePool(source_size, cores) as decode,
+            DecodePool(get_source_size(size), cores, network_size=size) as decode,
             ThreadPoolExecutor(cores, "views") as threads,
         ):
 

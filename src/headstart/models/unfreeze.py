@@ -93,6 +93,15 @@ def resolve_unfreeze(
     return Unfreeze(setting, names, best, batchnorm)
 
 
+def is_in_every_network(unfreeze: str | int) -> bool:
+    """Whether a setting names something whatever the network is, unlike a block or a number.
+
+    >>> [is_in_every_network(setting) for setting in ("most", "last_block", "block5", 4)]
+    [True, True, False, False]
+    """
+    return unfreeze in ("none", "all", "last_block", *SHARES_BEFORE)
+
+
 def _parse(unfreeze: Any) -> str | int:
     if isinstance(unfreeze, bool) or not isinstance(unfreeze, (str, int)):
         raise BoundaryError(f"unfreeze={unfreeze!r} is not a setting. {_ACCEPTED}")

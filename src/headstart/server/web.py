@@ -127,7 +127,8 @@ def _add_explain(router: APIRouter, registry: Registry) -> None:
         try:
             each = await engine.explain(await engine.decode(photo, deadline))
             heat = [[round(float(value), 4) for value in row] for row in each.heat]
-            return {"label": each.label, "method": each.method, "heat": heat}
+            told = {"label": each.label, "method": each.method, "heat": heat}
+            return told | {"image_size": each.image_size}
         except MissingPackageError as error:
             raise RequestError(501, str(error)) from None
         except HeadstartError as error:

@@ -25,9 +25,9 @@ from headstart.models.boundary import (
     build_prefix_model,
     cut_prefix,
 )
-from headstart.models.unfreeze import resolve_unfreeze
+from headstart.models.unfreeze import is_in_every_network, resolve_unfreeze
 from headstart.quiet import start_tensorflow
-from headstart.recipe import FineTune
+from headstart.recipe import FineTune, Recipe
 from headstart.runtimes import get_runtime
 from headstart.task import CLASSIFICATION, Task
 from headstart.training import hardware
@@ -115,6 +115,18 @@ def build_network(
         if not unfreeze.layers:
             return None
         return Network(backbone, unfreeze, num_classes, settings, found.precision, task)
+
+
+def check_unfreeze(prefix: Prefix, recipe: Recipe) -> None:
+    """Refuse, before photos are forwarded, a setting that names nothing of the network.
+
+    Raises:
+        BoundaryError: It names nothing that can be trained.
+    """
+    settings = recipe.fine_tune
+    if settings is not None and not is_in_every_network(settings.unfreeze):
+        start_tensorflow()
+        resolve_unfreeze(prefix.build_model(), settings.unfreeze, settings.batchnorm)
 
 
 def describe_price(

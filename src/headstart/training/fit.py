@@ -31,6 +31,7 @@ from headstart.task import CLASSIFICATION, REGRESSION, Task, require_task
 from headstart.training.anytime import FirstPass
 from headstart.training.backbone_choice import BackboneChoice
 from headstart.training.climb import Climb
+from headstart.training.fine_tune import check_unfreeze
 from headstart.training.foresee import foretell
 from headstart.training.graph import build_graph
 from headstart.training.linear import LinearHead
@@ -160,6 +161,7 @@ def train(
     """
     require_task(manifest.task, "This training")
     check_classes(manifest)
+    check_unfreeze(prefix, recipe)
     everything = join_manifests(manifest, test)
     with stopwatch.step("prefix"):
         plan = foretell(prefix, everything, recipe, budget, seed=seed, runtime=runtime)

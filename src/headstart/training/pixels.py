@@ -46,7 +46,7 @@ class Pixels:
         self.views = views or _ENDLESS
         workers = os.cpu_count() or 1
         self._exact = DecodePool(image_size, workers)
-        self._larger = DecodePool(get_source_size(image_size), workers)
+        self._larger = DecodePool(get_source_size(image_size), workers, network_size=image_size)
         self._threads = ThreadPoolExecutor(workers + 1, "pixels")
 
     def read(self, rows: Numbers, views: Numbers | int = 0) -> npt.NDArray[Any]:

@@ -30,7 +30,7 @@ from headstart.models.boundary import Prefix
 from headstart.recipe import FineTune, Recipe, get_recipe
 from headstart.stopwatch import Stopwatch
 from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
-from headstart.training.fine_tune import tune
+from headstart.training.fine_tune import check_unfreeze, tune
 from headstart.training.fit import Training, divide, join_manifests, list_photos, train
 from headstart.training.graph import build_graph
 from headstart.training.linear import LinearHead, activate, choose_thresholds
@@ -127,6 +127,7 @@ def train_targets(
     """
     task = manifest.task
     check_classes(manifest)
+    check_unfreeze(prefix, recipe)
     everything = join_manifests(manifest, test)
     features = extract_manifest(
         prefix, everything, runtime=runtime, progress=import_solver_beside(progress)
