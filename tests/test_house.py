@@ -23,7 +23,7 @@ ROWS = {
     **dict.fromkeys(("recipe", "budget", "task", "interrupts", "stopwatch", "quiet"), 1),
     **dict.fromkeys(("data", "models", "runtimes", "engines", "evaluation"), 2),
     **dict.fromkeys(("bundle", "small", "parameters", "runs"), 3),
-    **dict.fromkeys(("album", "features"), 4),
+    **dict.fromkeys(("album", "earlier", "features"), 4),
     **dict.fromkeys(("training", "export", "explain", "predictor", "answers", "measuring"), 5),
     "suggestions": 6,
     **dict.fromkeys(("classifier", "keeping", "report", "exports", "tracking"), 6),

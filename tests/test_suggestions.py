@@ -48,10 +48,12 @@ def test_they_are_less_sure_than_the_rest(
     found = suggest_photos(unlabelled, trained_bundle, 5)
     margins = [row.probability - row.other_probability for row in found.rows]
     assert margins == sorted(margins)
-    paths = [path for path in sorted(unlabelled.iterdir()) if path.name != "broken.png"]
+    known = ("known", "z-", "broken")
+    paths = [path for path in sorted(unlabelled.iterdir()) if not path.name.startswith(known)]
     odds = np.sort(trained.predict_proba(paths), axis=1)
-    assert margins[0] == pytest.approx(min(odds[:, -1] - odds[:, -2]), abs=0.01)
-    assert np.mean(margins) < np.mean(odds[:, -1] - odds[:, -2])
+    others = odds[:, -1] - odds[:, -2]
+    assert margins[0] < np.quantile(others, 0.2)  # each is the middle one of its kind
+    assert np.mean(margins) < np.mean(others)
 
 
 def test_what_is_said_is_what_predict_says(

@@ -22,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.bundle import GRAPH, WEIGHTS, Bundle, load_bundle, parse_arrays
+from headstart.data.decode_pool import DecodePool
 from headstart.data.stream import Content, map_photos
 from headstart.data.thumbnails import overlay_heat
+from headstart.earlier import find_network_size
 from headstart.errors import BundleError, HeadstartError, did_you_mean
 from headstart.evaluation.pages.plots import get_heat_colours
 from headstart.predictor import read_photo
@@ -56,7 +58,8 @@ class Explanation(Generic[Item]):
         method: ``"grad-cam"`` or ``"occlusion"``.
         heat: ``(row, column)`` over the central square of the photo, between 0 and 1; all 0 where
             nothing speaks for the class.
-        image_size: Side of that square in pixels, as the network takes it.
+        network_size: Decides how large that square is, see
+            `headstart.data.decode.measure_square`.
         problem: Why the photo could not be read, else None.
     """
 
@@ -65,7 +68,7 @@ class Explanation(Generic[Item]):
     probability: float
     method: str
     heat: Floats
-    image_size: int
+    network_size: int
     problem: str | None = None
 
     def draw(self, content: Path | Content | None = None, side: int = 640) -> bytes:
@@ -80,7 +83,7 @@ class Explanation(Generic[Item]):
             MissingPackageError: Matplotlib is not installed.
         """
         found = read_photo(self.item) if content is None else content
-        return overlay_heat(found, self.heat, get_heat_colours(), self.image_size, side)
+        return overlay_heat(found, self.heat, get_heat_colours(), self.network_size, side)
 
 
 class Explainer:
@@ -112,6 +115,7 @@ class Explainer:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
         require_task(self.bundle.task, "A heat map")
         graph, size = self.bundle.members[GRAPH], self.bundle.image_size
+        self._network_size = find_network_size(self.bundle)
         self._maps = None if method == "occlusion" else find_maps(graph, size)
         if self._maps is None and method == "grad-cam":
             raise HeadstartError(
@@ -157,10 +161,12 @@ class Explainer:
                 found[row] = self._explain_image(image, wanted)
             return found
 
-        batches = map_photos(items, read or read_photo, self.bundle.image_size, compute)
-        nothing, size = np.zeros((1, 1), np.float32), self.bundle.image_size
-        with contextlib.closing(batches) as results:
-            for batch in results:
+        nothing, size = np.zeros((1, 1), np.float32), self._network_size
+        with (
+            DecodePool(self.bundle.image_size, network_size=size) as pool,
+            contextlib.closing(map_photos(items, read or read_photo, pool, compute)) as batches,
+        ):
+            for batch in batches:
                 for item, found, reason in batch.outcomes:
                     if reason is None:
                         number, probability, heat = found
@@ -176,7 +182,7 @@ class Explainer:
         """
         number, probability, heat = self._explain_image(square, None)
         label = self.bundle.class_names[number]
-        return Explanation(None, label, probability, self.method, heat, self.bundle.image_size)
+        return Explanation(None, label, probability, self.method, heat, self._network_size)
 
     def _explain_image(
         self, image: npt.NDArray[np.uint8], wanted: int | None

@@ -20,6 +20,7 @@ from headstart.data.decode import decode_photo
 from headstart.data.scan import Sample
 from headstart.data.table import scan_source
 from headstart.data.targets import encode_targets
+from headstart.earlier import find_network_size
 from headstart.errors import (
     ExportError,
     HeadstartError,
@@ -114,6 +115,11 @@ class Exporting:
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
         path = self.bundle.path or Path("classifier.headstart")
+        if find_network_size(self.bundle) != self.bundle.image_size:
+            raise ExportError(
+                f"{path} was trained when small photos were cut like large ones; exports cut them "
+                "as trainings do now. Train it again."
+            )
         self.name = path.name.removesuffix(".headstart")
         self.folder = Path(folder) if folder else path.with_name(f"{self.name}-exports")
         self.force, self.keep_faulty = force, keep_faulty

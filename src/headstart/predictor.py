@@ -17,10 +17,10 @@ import numpy.typing as npt
 from headstart.album import Album, parse_album
 from headstart.bundle import GRAPH, REFERENCES, THUMBNAILS, Bundle, load_bundle, parse_arrays
 from headstart.data.addresses import locate
-from headstart.data.decode import DECODE_VERSION
 from headstart.data.decode_pool import DecodePool
 from headstart.data.stream import Batch, Content, give_up, map_photos
 from headstart.data.views import make_view
+from headstart.earlier import find_network_size
 from headstart.engines import Work, check_is_seen, current_engine
 from headstart.errors import BundleError, HeadstartError
 from headstart.evaluation.labels import LabelTrust
@@ -117,13 +117,7 @@ class Predictor:
             )
         self.views = views
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
-        version = self.bundle.manifest["decode_version"]
-        if version != DECODE_VERSION:
-            raise BundleError(
-                f"{self.bundle.path} was trained with version {version} of the photo decoder; this "
-                f"Headstart has version {DECODE_VERSION}, whose pixels may differ. Train it again, "
-                "or install the Headstart it was trained with (manifest.json, versions)."
-            )
+        self._network_size = find_network_size(self.bundle)  # which refuses another decoder's
         self.class_names = self.bundle.class_names
         record, self.task = self.bundle.manifest.get("trust"), self.bundle.task
         known = read_trust(record, self.task) if record else None
@@ -185,7 +179,8 @@ class Predictor:
         self, read: Callable[[Any], Path | Content], cores: int
     ) -> Iterator[Work[Any, Batch[Any]]]:
         """Photos → batches of rows, wherever that runs."""
-        with DecodePool(self.bundle.image_size, cores) as pool:
+        size = self.bundle.image_size
+        with DecodePool(size, cores, network_size=self._network_size) as pool:
             yield lambda items: map_photos(items, read, pool, self.compute_rows)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -173,7 +173,7 @@ def _draw_heats(bundle: Bundle, shown: Sequence[Answered]) -> dict[Path, bytes]:
     wrong = [answer.path for answer in shown if not answer.is_right]
     first = [path for path in wrong if path.is_file()][: _MOST_EXPLAINED[explainer.method]]
     return {
-        found.item: make_heat_layer(found.item, found.heat, colours, found.image_size)
+        found.item: make_heat_layer(found.item, found.heat, colours, found.network_size)
         for found in explainer.explain(first)
         if found.problem is None
     }

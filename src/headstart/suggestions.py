@@ -13,10 +13,12 @@ import numpy.typing as npt
 from headstart.bundle import GRAPH, Bundle, check_output
 from headstart.data.addresses import AddressPath, locate
 from headstart.data.decode import LIMITS
+from headstart.data.decode_pool import DecodePool
 from headstart.data.scan import Problem, check_file, list_files
 from headstart.data.split import SIDES
 from headstart.data.stream import map_photos
 from headstart.data.thumbnails import try_thumbnail
+from headstart.earlier import find_network_size
 from headstart.errors import DatasetError, HeadstartError, UnreadablePhotoError, say_count
 from headstart.evaluation.gallery import Card, Section, render_gallery
 from headstart.evaluation.novelty import normalise_rows
@@ -193,7 +195,10 @@ def _compute(
 
     seen = {digest for side in SIDES for digest in (bundle.manifest["split"] or {}).get(side, ())}
     new, rows, known, done = [], [], 0, 0
-    with contextlib.closing(map_photos(paths, load, bundle.image_size, compute)) as batches:
+    with (
+        DecodePool(bundle.image_size, network_size=find_network_size(bundle)) as pool,
+        contextlib.closing(map_photos(paths, load, pool, compute)) as batches,
+    ):
         for batch in batches:
             problems += [Problem(path, reason) for path, reason in batch.failures]
             for path, row in zip(batch.items, batch.rows, strict=True):

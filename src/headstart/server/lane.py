@@ -17,6 +17,7 @@ import numpy.typing as npt
 from headstart.bundle import GRAPH
 from headstart.data.decode_pool import DecodePool
 from headstart.data.stream import BATCH_SIZE, read_image
+from headstart.earlier import find_network_size
 from headstart.predictor import Predictor
 from headstart.runtimes.onnx_cuts import describe_cuts, parse_graph, take_outputs, take_rest
 from headstart.runtimes.onnx_runtime import open_graph, open_outputs
@@ -28,7 +29,7 @@ Row = npt.NDArray[np.float32]
 Compute = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 Rest = Callable[[Row], Row]
 # What leads to a cut, and the side of the photos.
-Key = tuple[str, int]
+Key = tuple[str, int, int]
 
 # Of the operators: to share less would cost more than it saves.
 _LEAST_SHARED = 0.5
@@ -49,7 +50,7 @@ class Lane:
 
     Args:
         compute: ``(photo, size, size, 3)`` → ``(photo, ...)``.
-        image_size: Side of the square pixels.
+        sizes: Side of the square pixels, and what decides how much of a photo is cut away.
         settings: Limits.
         metrics: Where it counts.
         is_shared: Whether several engines ask for the same photo: one that is on its way is not
@@ -59,23 +60,24 @@ class Lane:
     def __init__(
         self,
         compute: Compute,
-        image_size: int,
+        sizes: tuple[int, int],
         settings: Settings,
         metrics: Metrics,
         is_shared: bool = False,
     ) -> None:
         self.users, self.is_closed = 0, False
-        self._compute, self._image_size, self._is_shared = compute, image_size, is_shared
+        self._compute, self._sizes, self._is_shared = compute, sizes, is_shared
         self._settings, self._metrics = settings, metrics
         # One more than there are decoding processes: it hands a process its next photo at once.
         self._decoding = ThreadPoolExecutor(settings.workers + 1, "decode")
         self.computing = ThreadPoolExecutor(settings.workers, "compute")
-        self._pool = DecodePool(image_size, settings.workers, settings.photo_seconds)
+        size, workers = sizes[0], settings.workers
+        self._pool = DecodePool(size, workers, settings.photo_seconds, network_size=sizes[1])
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._coming: dict[bytes, asyncio.Task[Row]] = {}
         # The first inference allocates; nobody should wait for it.
-        self.shape = compute(np.zeros((1, image_size, image_size, 3), np.uint8)).shape[1:]
+        self.shape = compute(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
 
     def start(self) -> None:
         """Begin to work on the queue, for the first user; within a running event loop."""
@@ -144,7 +146,7 @@ class Lane:
         if isinstance(photo, bytes):
             pixels = self._pool.decode(photo)
         else:
-            pixels = read_image(photo, self._image_size)
+            pixels = read_image(photo, *self._sizes)
         self._metrics.decode.observe(time.monotonic() - start)
         return pixels
 
@@ -205,7 +207,7 @@ class Lanes:
         self, settings: Settings, metrics: Metrics, predictors: Sequence[Predictor]
     ) -> None:
         self.settings, self._metrics = settings, metrics
-        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._lanes: dict[Key, Lane] = {}
         cuts = [_list_keys(each) for each in predictors] if len(predictors) > 1 else []
         self._keys = choose_shared([list(each) for each in cuts])
 
@@ -217,23 +219,23 @@ class Lanes:
         """
         cuts = _list_keys(predictor) if self._keys else {}
         key = next((key for key in reversed(cuts) if key in self._keys), None)
-        size = predictor.bundle.image_size
+        sizes = predictor.bundle.image_size, find_network_size(predictor.bundle)
         if key is None:
-            return Lane(predictor.compute_rows, size, self.settings, self._metrics), None
+            return Lane(predictor.compute_rows, sizes, self.settings, self._metrics), None
         model, name = _read_graph(predictor), cuts[key]
         lane = self._lanes.get(key)
         if lane is None or lane.is_closed:
             compute = open_graph(take_outputs(model, [name]))
-            lane = Lane(compute, size, self.settings, self._metrics, is_shared=True)
+            lane = Lane(compute, sizes, self.settings, self._metrics, is_shared=True)
             self._lanes[key] = lane
         return lane, _open_rest(predictor, model, name, lane.shape)
 
 
 def _list_keys(predictor: Predictor) -> dict[Key, str]:
     """The cuts that are worth to be shared, in the order of the graph, with their tensors."""
-    size = predictor.bundle.image_size
+    sizes = predictor.bundle.image_size, find_network_size(predictor.bundle)
     cuts = describe_cuts(_read_graph(predictor))
-    return {(cut.digest, size): cut.name for cut in cuts if cut.share >= _LEAST_SHARED}
+    return {(cut.digest, *sizes): cut.name for cut in cuts if cut.share >= _LEAST_SHARED}
 
 
 def _read_graph(predictor: Predictor) -> Any:

@@ -128,7 +128,7 @@ def _add_explain(router: APIRouter, registry: Registry) -> None:
             each = await engine.explain(await engine.decode(photo, deadline))
             heat = [[round(float(value), 4) for value in row] for row in each.heat]
             told = {"label": each.label, "method": each.method, "heat": heat}
-            return told | {"image_size": each.image_size}
+            return told | {"network_size": each.network_size}
         except MissingPackageError as error:
             raise RequestError(501, str(error)) from None
         except HeadstartError as error:
