@@ -79,7 +79,7 @@ def measure_square(width: int, height: int, network_size: int) -> float:
     [875.0, 224.0, 224.0, 100.0]
     """
     shorter = float(min(width, height))
-    return max(KEPT_SHARE * shorter, min(shorter, network_size))
+    return max(KEPT_SHARE * shorter, min(shorter, float(network_size)))
 
 
 def decode_photo(

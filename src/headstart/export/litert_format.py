@@ -136,8 +136,7 @@ def choose(precision: str) -> Callable[[Material, Path], None]:
 
 
 EXAMPLE = """\
-import json
-import sys
+import json, sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
