@@ -203,7 +203,9 @@ def test_train_unfreezes_and_shows_each_epoch(
     )
 
 
-def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_path: Path) -> None:
+def test_train_json_is_the_documented_object(
+    run: Any, digits_folder: Path, few_digits: Path, tmp_path: Path
+) -> None:
     bundle = tmp_path / "digits.headstart"
     command = ("train", digits_folder, "-o", bundle, "--recipe", "probe", "--json")
     found = run(*command).json
@@ -239,6 +241,11 @@ def test_train_json_is_the_documented_object(run: Any, digits_folder: Path, tmp_
     assert any("Few training photos" in warning for warning in found["warnings"])
     assert bundle.is_file()
     assert run(*command, "--force").json["evaluation"] == evaluation
+    # The same by default, on photos that are too few for more than the head.
+    plain = run("train", few_digits, "-o", tmp_path / "few.headstart", "--json").json
+    assert set(plain) == set(found)
+    assert plain["fine_tune"] is None
+    assert plain["recipe"] == {"name": "auto", "stages": ["probe"], "folds": 5}
 
 
 def test_train_prints_the_figures(run: Any, digits_folder: Path, elsewhere: Path) -> None:
