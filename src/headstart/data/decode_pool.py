@@ -57,11 +57,11 @@ class DecodePool:
         photo_seconds: float = PHOTO_SECONDS,
         network_size: int | None = None,
     ) -> None:
-        self.image_size, self.network_size = image_size, network_size or image_size
+        self.image_size, self.network_size = image_size, network_size
         self._photo_seconds = photo_seconds
         self.workers = workers or os.cpu_count() or 1
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
-        self._all = [_Worker(image_size, self.network_size) for _ in range(self.workers)]
+        self._all = [_Worker(image_size, network_size) for _ in range(self.workers)]
         for worker in reversed(self._all):
             self._idle.put(worker)
         self._lock, self._seconds = threading.Lock(), 0.0
@@ -129,7 +129,7 @@ class DecodePool:
 class _Worker:
     """One process and its pipes; a dead one is replaced at the next photo."""
 
-    def __init__(self, image_size: int, network_size: int) -> None:
+    def __init__(self, image_size: int, network_size: int | None) -> None:
         self._image_size, self._network_size = image_size, network_size
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline = float("inf")

@@ -62,7 +62,7 @@ def serve(
     requests: IO[bytes],
     answers: IO[bytes],
     image_size: int,
-    network_size: int,
+    network_size: int | None,
     shared: mmap.mmap | None,
 ) -> None:
     """Answer requests until there are no more."""

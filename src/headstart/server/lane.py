@@ -28,7 +28,7 @@ Photo = bytes | npt.NDArray[np.uint8]
 Row = npt.NDArray[np.float32]
 Compute = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 Rest = Callable[[Row], Row]
-# What leads to a cut, and the side of the photos.
+# What leads to a cut, and the sizes of the photos as in `Lane`.
 Key = tuple[str, int, int]
 
 # Of the operators: to share less would cost more than it saves.
@@ -219,7 +219,7 @@ class Lanes:
         """
         cuts = _list_keys(predictor) if self._keys else {}
         key = next((key for key in reversed(cuts) if key in self._keys), None)
-        sizes = predictor.bundle.image_size, find_network_size(predictor.bundle)
+        sizes = _find_sizes(predictor)
         if key is None:
             return Lane(predictor.compute_rows, sizes, self.settings, self._metrics), None
         model, name = _read_graph(predictor), cuts[key]
@@ -233,9 +233,12 @@ class Lanes:
 
 def _list_keys(predictor: Predictor) -> dict[Key, str]:
     """The cuts that are worth to be shared, in the order of the graph, with their tensors."""
-    sizes = predictor.bundle.image_size, find_network_size(predictor.bundle)
-    cuts = describe_cuts(_read_graph(predictor))
+    sizes, cuts = _find_sizes(predictor), describe_cuts(_read_graph(predictor))
     return {(cut.digest, *sizes): cut.name for cut in cuts if cut.share >= _LEAST_SHARED}
+
+
+def _find_sizes(predictor: Predictor) -> tuple[int, int]:
+    return predictor.bundle.image_size, find_network_size(predictor.bundle)
 
 
 def _read_graph(predictor: Predictor) -> Any:

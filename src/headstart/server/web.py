@@ -127,8 +127,12 @@ def _add_explain(router: APIRouter, registry: Registry) -> None:
         try:
             each = await engine.explain(await engine.decode(photo, deadline))
             heat = [[round(float(value), 4) for value in row] for row in each.heat]
-            told = {"label": each.label, "method": each.method, "heat": heat}
-            return told | {"network_size": each.network_size}
+            return {
+                "label": each.label,
+                "method": each.method,
+                "heat": heat,
+                "network_size": each.network_size,
+            }
         except MissingPackageError as error:
             raise RequestError(501, str(error)) from None
         except HeadstartError as error:
