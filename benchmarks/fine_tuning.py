@@ -198,7 +198,7 @@ def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
         extracted = time.perf_counter() - start
         rows = np.arange(len(labels))
         data = Data(source, encode_classes(labels, len(names)), rows, rows[:0])
-        schedule = Schedule(1e-4, 1e-4, options.epochs, options.epochs)
+        schedule = Schedule(1e-4, 1e-4, options.epochs, options.epochs, 0.1)
         Run("speed", network, data, schedule, Context(0)).finish()
         ours = time.perf_counter() - start
     pixels = photo_sets.decode_all([sample.path for sample in kept])
@@ -331,7 +331,8 @@ def try_settings(folder: Path, options: argparse.Namespace, text: str) -> dict[s
     network.start(network.get(), probe.kernel, probe.bias)
     start = network.get()
     rate = settings.learning_rate or 0.0
-    schedule = Schedule(rate, rate * settings.head_factor, settings.epochs, settings.epochs)
+    head_rate, epochs = rate * settings.head_factor, settings.epochs
+    schedule = Schedule(rate, head_rate, epochs, epochs, settings.warmup)
     targets = encode_classes(labels, len(probe.class_weights), probe.class_weights)
     data = Data(source, targets, train, held)
     begun = time.perf_counter()

@@ -95,7 +95,8 @@ class Depth:
         probe = fit_probe(photos.features[train], labels[train], len(photos.names), inner)
         network.start(self.pretrained, probe.kernel, probe.bias)
         start, rate = network.get(), settings.learning_rate or 0.0
-        schedule = Schedule(rate, rate * settings.head_factor, settings.epochs, settings.epochs)
+        head_rate, epochs = rate * settings.head_factor, settings.epochs
+        schedule = Schedule(rate, head_rate, epochs, epochs, settings.warmup)
         targets = encode_classes(labels, len(probe.class_weights), probe.class_weights)
         data = Data(self.source, targets, train, held[:0])
         Run("fold", network, data, schedule, Context(seed)).finish()

@@ -26,7 +26,8 @@ class FineTune:
         optimizer: ``"adamw"``, or ``"sgd"`` with momentum 0.9.
         learning_rate: Of the backbone's last block, at its highest; None: chosen among
             `learning_rates` by a short sweep.
-        learning_rates: What a sweep tries.
+        learning_rates: What a sweep tries; the middle one is taken unless another is clearly
+            better.
         head_learning_rate: Of the head; None: `head_factor` times `learning_rate`.
         head_factor: See there.
         layer_decay: Factor of the rate from one block to the one before it.

@@ -14,7 +14,7 @@ from headstart.models.boundary import cut
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
 from headstart.training import stage
-from headstart.training.loop import Context, Data, Position, Run, compute_logits
+from headstart.training.loop import Context, Data, Position, Run, Schedule, compute_logits
 from headstart.training.network import Network
 from headstart.training.probe import Probe, fit_probe
 from headstart.training.stage import Stage
@@ -76,6 +76,51 @@ def test_the_sweep_drops_rates_that_diverge(source: Array) -> None:
     assert found.learning_rate == 1e-3
     assert "diverged" not in found.says
     assert {epoch["run"] for epoch in found.history} >= {"rate 900", "rate 0.001", "rate 30"}
+
+
+def test_a_sweep_chooses_as_the_result_is_chosen(
+    source: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the loss after the best temperature, not by that of a network too sure of itself."""
+
+    losses: list[float | None] = []
+
+    class TooSure(Run):
+        def finish(self) -> Position:
+            position = super().finish()
+            if self.name == "rate 0.003":
+                network = self.network
+                features = network.suffix(source.rows[:TRAIN], training=False).numpy().mean((1, 2))
+                best = fit_probe(features, np.arange(TRAIN) % CLASSES, CLASSES, strengths=(0.1,))
+                network.head.kernel.assign(30 * best.kernel)
+                network.head.bias.assign(30 * best.bias)
+                held_out = self.data.validation
+                outputs = compute_logits(network, source, held_out)
+                position.best_loss, _ = self.data.targets.take(held_out).measure(outputs)
+            losses.append(position.best_loss)
+            return position
+
+    monkeypatch.setattr(stage, "Run", TooSure)
+    _, _, found = tune(source, learning_rates=(1e-6, 3e-3))
+    assert losses[0] < losses[1]  # type: ignore[operator]
+    assert found.learning_rate == 3e-3
+
+
+def test_a_short_run_warms_up_as_long_as_the_long_one(
+    source: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising: dict[str, int] = {}
+
+    class Watched(Run):
+        def __init__(self, name: str, network: Network, data: Data, schedule: Schedule, *more: Any):
+            super().__init__(name, network, data, schedule, *more)
+            steps = 3 * schedule.epochs  # of 48 photos in batches of 16
+            rates = [schedule.rates(step, steps)[0] for step in range(steps)]
+            rising[name] = int(np.argmax(rates)) + 1
+
+    monkeypatch.setattr(stage, "Run", Watched)
+    tune(source, learning_rates=(1e-3, 2e-3), epochs=8, warmup=0.25)
+    assert rising["rate 0.001"] == rising["rate 0.002"] == rising["fold 1"] == 6
 
 
 def test_a_sweep_of_which_all_diverge_names_all_rates(source: Array) -> None:

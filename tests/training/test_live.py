@@ -46,7 +46,7 @@ def test_a_pass_over_the_whole_network_is_that_of_plain_keras(digits_folder: Pat
         "all", optimizer="sgd", batch_size=16, epochs=1, views=1, mixup=0, dropout=0,
         label_smoothing=0,
     )  # fmt: skip
-    model, schedule = build_small(), Schedule(0.02, 0.02, 1, 1)
+    model, schedule = build_small(), Schedule(0.02, 0.02, 1, 1, 0.1)
     network = Network(model, resolve_unfreeze(model, "all"), 4, settings)
     kernel = 0.1 * np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
     network.start(network.get(), kernel, np.zeros(4, np.float32))
@@ -66,7 +66,7 @@ def test_a_pass_over_the_whole_network_is_that_of_plain_keras(digits_folder: Pat
 
     class Follow(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            self.model.optimizer.learning_rate.assign(schedule.rates(batch, 5, 0.1)[0])
+            self.model.optimizer.learning_rate.assign(schedule.rates(batch, 5)[0])
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             theirs.append(logs["loss"])  # the mean of the epoch so far
@@ -194,7 +194,7 @@ def test_every_epoch_of_a_live_run_draws_other_views(few_digits: Path) -> None:
     rows = np.arange(len(samples))
     with Watched(samples, 12, None, 0) as pixels:
         data = Data(pixels, encode_classes(labels, 4), rows, rows[:0])
-        Run("test", network, data, Schedule(1e-3, 1e-3, 4, 4), Context(0)).finish()
+        Run("test", network, data, Schedule(1e-3, 1e-3, 4, 4, 0.1), Context(0)).finish()
     assert len(asked) == len(set(asked)) == 4 * len(samples)
 
 

@@ -66,7 +66,7 @@ def make_run(
     rows = np.arange(SAMPLES)
     data = Data(source, encode_classes(labels, CLASSES), rows[:20], rows[20:])
     epochs = network.settings.epochs
-    return Run("test", network, data, Schedule(rate, rate, epochs, epochs), Context(0, **more))
+    return Run("test", network, data, Schedule(rate, rate, epochs, epochs, 0.1), Context(0, **more))
 
 
 def equal(a: Arrays, b: Arrays) -> bool:
@@ -370,13 +370,13 @@ def test_every_epoch_takes_another_view(small: Any, labels: np.ndarray) -> None:
 
 
 def test_the_rate_rises_then_falls() -> None:
-    schedule = Schedule(1.0, 0.1, 10, 10)
-    rates = [schedule.rates(step, 100, 0.1)[0] for step in range(100)]
+    schedule = Schedule(1.0, 0.1, 10, 10, 0.1)
+    rates = [schedule.rates(step, 100)[0] for step in range(100)]
     assert rates[9] == max(rates) == 1.0
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.02
-    assert schedule.rates(9, 100, 0.1)[1] == pytest.approx(0.1)
+    assert schedule.rates(9, 100)[1] == pytest.approx(0.1)
 
 
 def test_a_damaged_checkpoint_is_as_none(empty_cache: Any) -> None:

@@ -230,7 +230,8 @@ def _count_passes(settings: FineTune, amounts: Amounts) -> tuple[int, int]:
         swept = rates * count_sweep_epochs(settings)
     epochs = swept + folds * settings.epochs
     steps, computed = epochs * trained, epochs * held_out
-    computed += folds * (len(SHARES) * held_out + trained)
+    # Shares of the way are compared after each run; a fold's also answers what it was trained on.
+    computed += (rates + folds) * len(SHARES) * held_out + folds * trained
     # Each run may compare its end with an earlier epoch.
     computed += 2 * (rates + folds) * held_out * (settings.patience is None)
     # The networks of all folds are the result; else one more is trained on all photos.

@@ -121,22 +121,24 @@ class Schedule:
     Attributes:
         learning_rate: Of the last block, at its highest.
         head_learning_rate: Of the head, likewise.
-        epochs: That the cosine is stretched over.
+        epochs: That both are stretched over.
         stop: Epoch after which the run ends nevertheless.
+        warmup: Share of the steps in which the rates rise.
     """
 
     learning_rate: float
     head_learning_rate: float
     epochs: int
     stop: int
+    warmup: float
 
-    def rates(self, step: int, steps: int, warmup: float) -> tuple[float, float]:
+    def rates(self, step: int, steps: int) -> tuple[float, float]:
         """Rates of backbone and head in a step of so many.
 
-        >>> Schedule(1.0, 2.0, 1, 1).rates(0, 10, 0.1)
+        >>> Schedule(1.0, 2.0, 1, 1, 0.1).rates(0, 10)
         (1.0, 2.0)
         """
-        rising = max(1, round(warmup * steps))
+        rising = max(1, round(self.warmup * steps))
         if step < rising:
             share = (step + 1) / rising
         else:
@@ -215,7 +217,7 @@ class Run:
         self.network.set(self._best)
 
     def _train_epoch(self, batches: int) -> None:
-        position, settings, data = self.position, self._settings, self.data
+        position, data = self.position, self.data
         order = np.random.default_rng([self._seed, 2, position.epoch]).permutation(data.train)
         views = (self._first_view + position.epoch) % data.source.views
         parts = np.array_split(order, batches)
@@ -227,7 +229,7 @@ class Run:
                     activations,
                     data.targets.values[rows],
                     data.targets.weights[rows],
-                    self.schedule.rates(step, self.schedule.epochs * batches, settings.warmup),
+                    self.schedule.rates(step, self.schedule.epochs * batches),
                     np.random.default_rng([self._seed, 3, position.epoch, position.batch]),
                 )
                 position.loss += loss * len(rows)
@@ -271,7 +273,7 @@ class Run:
             validation_loss=loss,
             validation_accuracy=accuracy,
             validation_photos=len(data.validation),
-            learning_rate=self.schedule.rates(step, steps, self._settings.warmup)[0],
+            learning_rate=self.schedule.rates(step, steps)[0],
             seconds=seconds,
             measure=data.targets.objective.measure or "accuracy",
         )

@@ -27,6 +27,7 @@ from headstart.training.loop import (
     Run,
     Schedule,
     compute_logits,
+    is_as_good,
 )
 from headstart.training.network import Network
 from headstart.training.objective import encode_samples
@@ -153,15 +154,35 @@ class Stage:
         return folds[:wanted], wanted >= len(folds)
 
     def _sweep(self, fold: tuple[Numbers, Numbers]) -> float | None:
-        """The rate with the lowest log loss after a short run; None when all diverge."""
-        found: dict[float, float] = {}
-        epochs = count_sweep_epochs(self._settings)
+        """The middle rate, or one that is clearly better after a short run; None when all diverge.
+
+        A rate is judged as the result is, by the loss after the best temperature at the best share
+        of the way: high rates make a network too sure of itself at first, and go too far. Short
+        runs favour low rates (Wu et al. 2018, https://arxiv.org/abs/1803.02021), and on few photos
+        the best one is mostly chance; so another must be better by a standard error.
+        """
+        found: dict[float, Floats] = {}
+        epochs, targets = count_sweep_epochs(self._settings), self._targets.take(fold[1])
         for rate in self._settings.learning_rates:
-            name = f"rate {rate:g}"
-            position, _ = self._train_on(name, *fold, rate, epochs=epochs, stop=epochs)
-            if not position.is_diverged and position.best_loss is not None:
-                found[rate] = position.best_loss
-        return min(found, key=lambda rate: found[rate]) if found else None
+            position, start = self._train_on(f"rate {rate:g}", *fold, rate, epochs=epochs)
+            if not position.is_diverged:
+                _, *outputs = self._answer(start, self._network.get(), fold[1])
+                losses = [targets.judge(each)[0] for each in outputs]
+                found[rate] = min(losses, key=lambda each: float(each.mean()))
+        if not found:
+            return None
+        usual = sorted(found)[(len(found) - 1) // 2]
+        best = min(found, key=lambda rate: float(found[rate].mean()))
+        is_chance = len(fold[1]) < 2 or is_as_good(found[best], found[usual])
+        return usual if is_chance else best
+
+    def _answer(self, start: list[Floats], end: list[Floats], rows: Numbers) -> list[Floats]:
+        """``(sample, name)`` outputs at each share of the way."""
+        outputs = []
+        for share in SHARES:
+            self._network.set(mix(start, end, share))
+            outputs.append(compute_logits(self._network, self._source, rows))
+        return outputs
 
     def _choose(
         self, folds: list[tuple[Numbers, Numbers]], rate: float
@@ -177,9 +198,10 @@ class Stage:
             if position.is_diverged:
                 return 0.0, None, 0, True
             end = self._network.get()
-            for share, collected in zip(SHARES, logits, strict=True):
-                self._network.set(mix(start, end, share))
-                collected.append(compute_logits(self._network, self._source, validation))
+            for collected, outputs in zip(
+                logits, self._answer(start, end, validation), strict=True
+            ):
+                collected.append(outputs)
             held_out.append(validation)
             epochs.append(position.best_epoch)
             if is_blended:
@@ -218,6 +240,8 @@ class Stage:
         self._start(head)
         start = self._network.get()
         total = epochs or settings.epochs
+        # As many steps in a short run: with fewer, it would say little of the long one.
+        warmup = min(1.0, settings.warmup * settings.epochs / total)
         head_rate = settings.head_learning_rate
         head_rate = settings.head_factor * rate if head_rate is None else head_rate
         held_out, targets = np.asarray(validation, np.intp), self._targets
@@ -228,7 +252,7 @@ class Stage:
             name,
             self._network,
             data,
-            Schedule(rate, head_rate, total, stop or total),
+            Schedule(rate, head_rate, total, stop or total, warmup),
             self._context,
         )
         position = run.finish()
