@@ -154,12 +154,10 @@ class Stage:
         return folds[:wanted], wanted >= len(folds)
 
     def _sweep(self, fold: tuple[Numbers, Numbers]) -> float | None:
-        """The middle rate, or one that is clearly better after a short run; None when all diverge.
+        """The rate to train with, by a short run of each; None when all diverge.
 
         A rate is judged as the result is, by the loss after the best temperature at the best share
-        of the way: high rates make a network too sure of itself at first, and go too far. Short
-        runs favour low rates (Wu et al. 2018, https://arxiv.org/abs/1803.02021), and on few photos
-        the best one is mostly chance; so another must be better by a standard error.
+        of the way: high rates make a network too sure of itself at first, and go too far.
         """
         found: dict[float, Floats] = {}
         epochs, targets = count_sweep_epochs(self._settings), self._targets.take(fold[1])
@@ -169,12 +167,7 @@ class Stage:
                 _, *outputs = self._answer(start, self._network.get(), fold[1])
                 losses = [targets.judge(each)[0] for each in outputs]
                 found[rate] = min(losses, key=lambda each: float(each.mean()))
-        if not found:
-            return None
-        usual = sorted(found)[(len(found) - 1) // 2]
-        best = min(found, key=lambda rate: float(found[rate].mean()))
-        is_chance = len(fold[1]) < 2 or is_as_good(found[best], found[usual])
-        return usual if is_chance else best
+        return choose_rate(found) if found else None
 
     def _answer(self, start: list[Floats], end: list[Floats], rows: Numbers) -> list[Floats]:
         """``(sample, name)`` outputs at each share of the way."""
@@ -292,6 +285,26 @@ class Stage:
 def count_sweep_epochs(settings: FineTune) -> int:
     """Epochs of each run that tries a learning rate."""
     return max(1, round(_SWEEP_SHARE * settings.epochs))
+
+
+def choose_rate(losses: dict[float, Floats]) -> float:
+    """The middle rate, unless another is better by more than a standard error.
+
+    Short runs favour low rates (Wu et al. 2018, https://arxiv.org/abs/1803.02021), and on few
+    photos the lowest mean is mostly chance.
+
+    Args:
+        losses: ``(sample,)`` of the same photos held out, for each rate.
+
+    >>> noise = np.tile([-1.0, 1.0], 50)
+    >>> losses = {1e-4: 0.98 + noise, 5e-4: np.ones(100), 1e-3: 2.0 + noise}
+    >>> choose_rate(losses), choose_rate({**losses, 1e-4: 0.8 + noise})
+    (0.0005, 0.0001)
+    """
+    usual = sorted(losses)[(len(losses) - 1) // 2]
+    best = min(losses, key=lambda rate: float(losses[rate].mean()))
+    is_chance = len(losses[usual]) < 2 or is_as_good(losses[best], losses[usual])
+    return usual if is_chance else best
 
 
 def _describe_divergence(rate: float | None, settings: FineTune) -> str:
