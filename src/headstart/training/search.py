@@ -52,7 +52,7 @@ class Found:
 
     Attributes:
         settings: Of the best trial.
-        loss: Its log loss on the photos held out.
+        loss: Its log loss on the photos held out, after the best temperature.
         trials: That were finished.
         pruned: That ended early.
     """
@@ -156,7 +156,7 @@ class Search:
         }
 
     def _try(self, trial: optuna.Trial) -> float:
-        """Log loss of the best epoch on the photos held out."""
+        """Loss on the photos held out, as the stage compares settings."""
         import optuna
 
         settings = _make_settings(

@@ -111,12 +111,12 @@ class Stage:
         return result
 
     def try_fold(self) -> float | None:
-        """Log loss on the first fold's photos, of the weights that are kept; None without any."""
+        """Loss on the first fold's photos, as settings are compared by; None without any."""
         (folds, _), rate = self._list_folds(), self._settings.learning_rate
         if not folds or rate is None:
             return None
-        position, _ = self._train_on("trial", *folds[0], rate)
-        return None if position.is_diverged else position.best_loss
+        position, start = self._train_on("trial", *folds[0], rate)
+        return None if position.is_diverged else float(self._judge(start, folds[0][1]).mean())
 
     def _list_folds(self) -> tuple[list[tuple[Numbers, Numbers]], bool]:
         """Folds to choose on; and whether there are no others, so that each photo is in a network.
@@ -154,20 +154,25 @@ class Stage:
         return folds[:wanted], wanted >= len(folds)
 
     def _sweep(self, fold: tuple[Numbers, Numbers]) -> float | None:
-        """The rate to train with, by a short run of each; None when all diverge.
-
-        A rate is judged as the result is, by the loss after the best temperature at the best share
-        of the way: high rates make a network too sure of itself at first, and go too far.
-        """
+        """The rate to train with, by a short run of each; None when all diverge."""
         found: dict[float, Floats] = {}
-        epochs, targets = count_sweep_epochs(self._settings), self._targets.take(fold[1])
+        epochs = count_sweep_epochs(self._settings)
         for rate in self._settings.learning_rates:
             position, start = self._train_on(f"rate {rate:g}", *fold, rate, epochs=epochs)
             if not position.is_diverged:
-                _, *outputs = self._answer(start, self._network.get(), fold[1])
-                losses = [targets.judge(each)[0] for each in outputs]
-                found[rate] = min(losses, key=lambda each: float(each.mean()))
+                found[rate] = self._judge(start, fold[1])
         return choose_rate(found) if found else None
+
+    def _judge(self, start: list[Floats], rows: Numbers) -> Floats:
+        """``(sample,)`` losses of the network as it is, judged as the result of the stage is.
+
+        By the loss after the best temperature, at the best share of the way: high rates make a
+        network too sure of itself, and go too far.
+        """
+        targets = self._targets.take(rows)
+        _, *outputs = self._answer(start, self._network.get(), rows)
+        losses = [targets.judge(each)[0] for each in outputs]
+        return min(losses, key=lambda each: float(each.mean()))
 
     def _answer(self, start: list[Floats], end: list[Floats], rows: Numbers) -> list[Floats]:
         """``(sample, name)`` outputs at each share of the way."""
