@@ -163,6 +163,19 @@ def test_without_test_photos_it_says_that_nothing_is_known(
     assert "Set photos aside for a test" in page.text
 
 
+def test_without_mistakes_the_photos_that_there_are_are_shown(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    pair = tmp_path / "pair"
+    for name in ("0", "1"):
+        shutil.copytree(digits_folder / name, pair / name)
+    classifier = ImageClassifier().fit(pair)
+    assert classifier.evaluation.accuracy.value == 1
+    page = Page(write_report(classifier.save_run(tmp_path / "pair.run"), measure=False))
+    assert "No mistakes; these" in page.text
+    assert '<option value="all" selected>' in page.html
+
+
 def test_a_fine_tuned_run_shows_its_epochs(digits_folder: Path, tmp_path: Path) -> None:
     recipe = choose_recipe("tune", unfreeze="last_block", epochs=2, learning_rate=1e-4)
     classifier = ImageClassifier(recipe=recipe).fit(digits_folder)

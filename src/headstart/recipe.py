@@ -104,6 +104,15 @@ class FineTune:
             )
 
     @property
+    def is_nothing(self) -> bool:
+        """Whether nothing of the backbone is trained, so that only the probe is left.
+
+        >>> FineTune("none").is_nothing, FineTune("last_block").is_nothing
+        (True, False)
+        """
+        return str(self.unfreeze) in ("none", "0")
+
+    @property
     def is_live(self) -> bool:
         """Whether views are drawn in every epoch."""
         return self.views == LIVE
@@ -232,7 +241,8 @@ def choose_recipe(recipe: str | Recipe, **settings: Any) -> Recipe:
             it when any is given.
 
     Raises:
-        HeadstartError: Unknown name or setting, or a value out of its range.
+        HeadstartError: Unknown name or setting, a value out of its range, or settings of what the
+            recipe ``"search"`` looks for.
 
     >>> choose_recipe("probe", unfreeze="block5").fine_tune.unfreeze
     'block5'
@@ -244,6 +254,11 @@ def choose_recipe(recipe: str | Recipe, **settings: Any) -> Recipe:
     if not changes:
         return found
     _check_keys(FineTune, changes, "fine-tuning")
+    if found.name == "search":
+        raise HeadstartError(
+            f"The recipe search looks for the settings of fine-tuning by itself. Leave out "
+            f'{", ".join(changes)}, or take the recipe "tune".'
+        )
     stage = replace(found.fine_tune or FineTune(), **changes)
-    name = "tune" if found.name in ("auto", "probe", "search") else found.name
+    name = "tune" if found.name in ("auto", "probe") else found.name
     return replace(found, name=name, stages=("probe", "fine_tune"), fine_tune=stage)

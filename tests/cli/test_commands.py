@@ -172,6 +172,25 @@ def test_the_recipe_probe_takes_no_settings_of_fine_tuning(
     assert "--recipe probe trains the head alone" in " ".join(done.stderr.split())
 
 
+def test_nothing_unfrozen_is_the_probe_and_takes_no_more_settings(
+    run: Any, digits_folder: Path, tmp_path: Path
+) -> None:
+    command = ("train", digits_folder, "-o", tmp_path / "a.headstart", "--unfreeze", "none")
+    refused(run(*command, "--epochs", "3"), "--unfreeze none trains the head alone", "last_block")
+    done = run(*command)
+    assert done.status == 0, done.stderr
+    assert "epoch" not in done.stdout + done.stderr
+    recipe = headstart.load(tmp_path / "a.headstart").bundle.manifest["recipe"]
+    assert (recipe["name"], recipe["stages"]) == ("probe", ["probe"])
+
+
+def test_a_search_takes_no_settings_that_it_looks_for(
+    run: Any, digits_folder: Path, tmp_path: Path
+) -> None:
+    command = ("train", digits_folder, "-o", tmp_path / "a", "--recipe", "search")
+    refused(run(*command, "--unfreeze", "half"), "Leave out unfreeze", 'recipe "tune"')
+
+
 def test_train_unfreezes_and_shows_each_epoch(
     run: Any, digits_folder: Path, tmp_path: Path
 ) -> None:

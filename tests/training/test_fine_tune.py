@@ -153,7 +153,9 @@ def test_activations_are_computed_once_and_shared_by_what_was_tuned_after_them(
     earlier = get_boundary(backbone, "block6c_add")
     assert cut_prefix(prefix, earlier, backbone).weights_digest != ends.weights_digest
     first = open_activations(ends, manifest, views=3)
-    again = open_activations(ends, manifest, views=3)
+    told: list[tuple[int, int]] = []
+    again = open_activations(ends, manifest, views=3, progress=lambda *of: told.append(of))
+    assert told[-1] == (3 * len(manifest.samples),) * 2  # also where all of them are cached
     more = open_activations(ends, manifest, views=4)
     count = len(manifest.samples)
     assert again.forwarded == 0

@@ -111,8 +111,9 @@ BudgetOption = Annotated[
 UnfreezeOption = Annotated[
     str | None,
     typer.Option(
-        help="What of the backbone is trained: last_block, last_2_blocks, half, a block's name, a "
-        "number of layers, a regular expression, all. Implies --recipe tune.",
+        help="What of the backbone is trained: none, last_block, last_2_blocks, half, most (the "
+        "default of fine-tuning), all, a block's name, a number of layers, a regular expression. "
+        "Implies fine-tuning, also beyond the budget of --recipe auto.",
         show_default=False,
     ),
 ]
@@ -125,7 +126,8 @@ TrackOption = Annotated[
     ),
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Of fine-tuning, at most; implies it.", show_default=False)
+    int | None,
+    typer.Option(min=1, help="Of fine-tuning, at most (14); implies it.", show_default=False),
 ]
 LearningRateOption = Annotated[
     float | None,
@@ -136,8 +138,8 @@ LearningRateOption = Annotated[
 AugmentOption = Annotated[
     str | None,
     typer.Option(
-        help="Views of each photo for fine-tuning, which are cached; 1: only itself; live: a new "
-        "one in every epoch.",
+        help="Views of each photo for fine-tuning (6), which are cached; 1: only itself; live: a "
+        "new one in every epoch. Implies fine-tuning.",
         show_default=False,
     ),
 ]

@@ -84,7 +84,6 @@ def train(
     from headstart.cli.signals import surviving_hangup
     from headstart.cli.tuning import print_epoch, print_tuning, show_log
     from headstart.engines import require_engine, use_engine
-    from headstart.errors import HeadstartError
     from headstart.interrupts import holding
     from headstart.recipe import choose_recipe, read_views
     from headstart.runs import check_run_output, name_run
@@ -99,11 +98,7 @@ def train(
     check_run_output(name_run(path), force=True)  # it goes with the bundle
     settings = {"unfreeze": unfreeze, "epochs": epochs, "learning_rate": learning_rate}
     views = read_views(augment)
-    if recipe == "probe" and any(value is not None for value in (views, *settings.values())):
-        raise HeadstartError(
-            "--recipe probe trains the head alone. Leave out --unfreeze, --epochs, --learning-rate "
-            "and --augment, or take --recipe tune."
-        )
+    _check_settings(recipe, unfreeze, views, epochs, learning_rate)
     chosen = choose_recipe(recipe, views=views, **settings)
     classifier = ImageClassifier(
         backbone,
@@ -186,3 +181,20 @@ def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
         "seconds": classifier.seconds,
         "warnings": list(classifier.warnings),
     }
+
+
+def _check_settings(recipe: str, unfreeze: str | None, *more: object) -> None:
+    """Refuse settings of fine-tuning where the head alone is asked for."""
+    from headstart.errors import HeadstartError
+
+    has_more = any(value is not None for value in more)
+    if recipe == "probe" and (has_more or unfreeze is not None):
+        raise HeadstartError(
+            "--recipe probe trains the head alone. Leave out --unfreeze, --epochs, --learning-rate "
+            "and --augment, or take --recipe tune."
+        )
+    if has_more and unfreeze in ("none", "0"):
+        raise HeadstartError(
+            f"--unfreeze {unfreeze} trains the head alone. Leave out --epochs, --learning-rate and "
+            "--augment, or unfreeze something, such as last_block."
+        )

@@ -218,6 +218,8 @@ class _Views:
         wanted = [(first[digest], tuple(missing[digest])) for digest in first if digest in missing]
         left = sum(map(len, missing.values()))
         if not wanted:
+            if self._progress:
+                self._progress(total, total)
             return
         work = _ViewsForward(open_forward(self._prefix, self._runtime), self._seed)
         chunk = count_sent(len(wanted), 2 * len(views) * math.prod(self._prefix.shape))

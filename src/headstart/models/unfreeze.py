@@ -142,8 +142,8 @@ def _select_steps(model: keras.Model, setting: str | int) -> list[int]:
         return everything[first:]
     try:
         pattern = re.compile(setting)
-    except re.error:
-        raise _unknown(model, setting, blocks) from None
+    except re.error as error:
+        raise _unknown(model, setting, blocks, f"it is no regular expression ({error})") from None
     found = [i for i in everything if pattern.search(graph.steps[i].name)]
     if not found:
         raise _unknown(model, setting, blocks)
@@ -180,14 +180,18 @@ def _find_first(model: keras.Model, setting: str, blocks: tuple[Block, ...]) -> 
     return next((b.first for b in blocks if setting in (b.name, b.stage)), None)
 
 
-def _unknown(model: keras.Model, setting: str, blocks: tuple[Block, ...]) -> BoundaryError:
+def _unknown(
+    model: keras.Model,
+    setting: str,
+    blocks: tuple[Block, ...],
+    why: str = "no layer matches it as a regular expression",
+) -> BoundaryError:
     names = [block.name for block in blocks]
     stages = [block.stage for block in blocks if block.stage]
     known = dict.fromkeys([*names, *stages, "none", "last_block", *SHARES_BEFORE, "all"])
     return BoundaryError(
-        f"{setting!r} is not a block of {model.name}, and no layer matches it as a regular "
-        f"expression.{did_you_mean(setting, known)} Its blocks: {', '.join(names) or 'none'}. "
-        f"{_ACCEPTED}"
+        f"{setting!r} is not a block of {model.name}, and {why}.{did_you_mean(setting, known)} "
+        f"Its blocks: {', '.join(names) or 'none'}. {_ACCEPTED}"
     )
 
 

@@ -130,10 +130,16 @@ def describe_stage(settings: FineTune) -> str:
     'last block, 2 views, up to 14 epochs'
     >>> describe_stage(FineTune("all", views="live"))
     'whole network, new views, up to 14 epochs'
+    >>> describe_stage(FineTune(4, views=1, epochs=1))
+    'last 4 layers, 1 view, 1 epoch'
     """
     names = {"last_block": "last block", "all": "whole network"}
     names |= {share: f"{share} of the network" for share in SHARES_BEFORE}
-    part = names.get(str(settings.unfreeze), str(settings.unfreeze))
+    part = str(settings.unfreeze)
+    names["1"] = "last layer"
+    part = names.get(part, f"last {part} layers" if part.isdecimal() else part)
     rate = "" if settings.learning_rate is None else ", one rate"
     views = "new" if settings.is_live else settings.views
-    return f"{part}, {views} views, up to {settings.epochs} epochs{rate}"
+    plural = "" if views == 1 else "s"
+    epochs = "1 epoch" if settings.epochs == 1 else f"up to {settings.epochs} epochs"
+    return f"{part}, {views} view{plural}, {epochs}{rate}"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from headstart.recipe import FineTune
 from headstart.training.checkpoint import Arrays, Checkpoints
+from headstart.training.interpolate import is_as_good
 from headstart.training.network import Network
 from headstart.training.objective import Targets
 from headstart.training.source import Source, read_ahead
@@ -315,17 +316,6 @@ class Run:
         self.network.set(arrays["state"])
         if "optimizer" in arrays:
             self.network.set_optimizer(arrays["optimizer"])
-
-
-def is_as_good(best: Floats, other: Floats) -> bool:
-    """Whether losses of the same photos are higher by no more than a standard error on average.
-
-    >>> best, noise = np.ones(100), np.tile([-1.0, 1.0], 50)
-    >>> is_as_good(best, best + noise), is_as_good(best, best + 0.1 * noise + 0.1)
-    (True, False)
-    """
-    worse = other - best
-    return bool(worse.mean() <= worse.std(ddof=1) / math.sqrt(len(worse)))
 
 
 def compute_logits(network: Network, source: Source, rows: Numbers, view: int = 0) -> Floats:

@@ -6,6 +6,7 @@ validation folder); then all are trained on.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from dataclasses import replace
@@ -17,7 +18,7 @@ from headstart.data.split import list_folds
 from headstart.features.activations import Activations
 from headstart.recipe import FineTune
 from headstart.task import CLASSIFICATION
-from headstart.training.interpolate import SHARES, Blend, Gain, choose_share, mix
+from headstart.training.interpolate import SHARES, Blend, Gain, choose_rate, choose_share, mix
 from headstart.training.linear import LinearHead
 from headstart.training.loop import (
     Context,
@@ -27,13 +28,14 @@ from headstart.training.loop import (
     Run,
     Schedule,
     compute_logits,
-    is_as_good,
 )
 from headstart.training.network import Network
 from headstart.training.objective import encode_samples
 from headstart.training.probe import Probe
 from headstart.training.source import Source
 from headstart.training.tuning import Floats, Photos, Tuning
+
+_log = logging.getLogger(__name__)
 
 # Folds are trained until so many photos were held out: on fewer, a choice is a guess.
 ENOUGH_HELD_OUT = 200
@@ -196,10 +198,10 @@ class Stage:
             if position.is_diverged:
                 return 0.0, None, 0, True
             end = self._network.get()
-            for collected, outputs in zip(
-                logits, self._answer(start, end, validation), strict=True
-            ):
+            answers = self._answer(start, end, validation)
+            for collected, outputs in zip(logits, answers, strict=True):
                 collected.append(outputs)
+            self._tell(name, validation, answers)
             held_out.append(validation)
             epochs.append(position.best_epoch)
             if is_blended:
@@ -210,6 +212,16 @@ class Stage:
         share, gain = choose_share(pooled, self._targets.take(rows), groups, self._seed)
         self._held_out = rows, self._targets.leave_rows(pooled[SHARES.index(share)])
         return share, gain, max(1, round(float(np.mean(epochs)))), False
+
+    def _tell(self, name: str, rows: Numbers, answers: list[Floats]) -> None:
+        """What the epochs of a fold are to be compared with."""
+        targets = self._targets.take(rows)
+        before, after = (targets.measure(answers[number]) for number in (0, -1))
+        measure = targets.objective.measure or "accuracy"
+        _log.info(
+            "  %s: loss %.3f → %.3f, %s %.1f%% → %.1f%% (probe → end)",
+            *(name, before[0], after[0], measure, 100 * before[1], 100 * after[1]),
+        )
 
     def _is_blended(self, folds: list[tuple[Numbers, Numbers]]) -> bool:
         """Whether the networks of folds are part of the result, all of them or none."""
@@ -292,26 +304,6 @@ def count_sweep_epochs(settings: FineTune) -> int:
     return max(1, round(_SWEEP_SHARE * settings.epochs))
 
 
-def choose_rate(losses: dict[float, Floats]) -> float:
-    """The middle rate, unless another is better by more than a standard error.
-
-    Short runs favour low rates (Wu et al. 2018, https://arxiv.org/abs/1803.02021), and on few
-    photos the lowest mean is mostly chance.
-
-    Args:
-        losses: ``(sample,)`` of the same photos held out, for each rate.
-
-    >>> noise = np.tile([-1.0, 1.0], 50)
-    >>> losses = {1e-4: 0.98 + noise, 5e-4: np.ones(100), 1e-3: 2.0 + noise}
-    >>> choose_rate(losses), choose_rate({**losses, 1e-4: 0.8 + noise})
-    (0.0005, 0.0001)
-    """
-    usual = sorted(losses)[(len(losses) - 1) // 2]
-    best = min(losses, key=lambda rate: float(losses[rate].mean()))
-    is_chance = len(losses[usual]) < 2 or is_as_good(losses[best], losses[usual])
-    return usual if is_chance else best
-
-
 def _describe_divergence(rate: float | None, settings: FineTune) -> str:
     """Without a rate, all of the sweep's diverged."""
     rates = settings.learning_rates if rate is None else (rate,)
@@ -334,4 +326,7 @@ def _describe(share: float, gain: Gain | None) -> str:
             f"{gain.probability:.2f}, wanted 0.8); the probe is kept."
         )
     way = "" if share == 1.0 else f", {share:.0%} of the way from the probe"
+    if gain.tuned == gain.probe:
+        likely = f"a lower log loss with probability {gain.probability:.2f}"
+        return f"Fine-tuning gained probabilities ({likely}), not answers: {gain}{way}."
     return f"Fine-tuning gained {gain}{way}."

@@ -51,10 +51,14 @@ _FEW = 20
 def check_task_recipe(recipe: Recipe, task: Task, is_budgeted: bool) -> Recipe:
     """The recipe as it is followed; for tasks besides classification ``auto`` trains the head.
 
+    With nothing of the backbone to train it is the probe.
+
     Raises:
         HeadstartError: Something else was asked for.
         MissingPackageError: What the recipe needs is not installed.
     """
+    if recipe.fine_tune is not None and recipe.fine_tune.is_nothing:
+        recipe = get_recipe("probe")
     if recipe.fine_tune is not None or recipe.name == "search":
         require_package("tensorflow", "keras", purpose="fine-tuning")
     if recipe.name == "search":

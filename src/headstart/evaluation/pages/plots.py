@@ -143,6 +143,10 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> str:
 
     Args:
         history: Epochs of one run of fine-tuning, as they are recorded.
+
+    >>> rows = [{"number": n, "loss": 0.1, "validation_loss": None} for n in (1, 2)]
+    >>> ">1.2<" in plot_history(rows), ">2<" in plot_history(rows)  # no parts of epochs
+    (False, True)
     """
     with _draw("history", 6.0, 3.0) as plot:
         epochs = [row["number"] for row in history]
@@ -151,6 +155,7 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> str:
         if all(value is not None for value in held_out):
             plot.axes.plot(epochs, held_out, color=_ACCENT, marker="o", label="held out")
         plot.axes.set(xlabel="epoch", ylabel="loss")
+        plot.axes.xaxis.get_major_locator().set_params(integer=True)
         plot.axes.legend()
     return plot.svg
 
