@@ -196,7 +196,7 @@ def forecast_stage(speed: Speed, settings: FineTune, amounts: Amounts) -> Foreca
     >>> speed = Speed(10.0, 0.003, 0.001, 0.87, 19_000)
     >>> found = forecast_stage(speed, FineTune("last_block"), Amounts(1000, 0, 372, 0.01))
     >>> round(found.extract), round(found.train), round(found.finish)
-    (59, 124, 19)
+    (59, 127, 19)
     """
     trained, computed = _count_passes(settings, amounts)
     photos = amounts.train + amounts.validation
