@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import pytest
 
 import headstart
 from headstart import ImageClassifier, write_report
+from headstart.cli.output import print_trust
 from headstart.errors import HeadstartError, RunError
+from headstart.evaluation.intervals import Estimate
+from headstart.evaluation.report import _describe_trust
+from headstart.evaluation.trust import WHY_NEVER_SURE
 from headstart.recipe import choose_recipe
 from headstart.runs import Run, load_run, save_run
 
@@ -77,6 +82,19 @@ def test_it_says_what_was_measured(page: Page, mistaken: Any) -> None:
     for title in ("How sure is that?", "What to do next", "What would more photos bring?"):
         assert title in page.text
     assert page.tags.count("svg") == 3
+
+
+def test_where_no_answer_is_sure_it_says_why(
+    mistaken: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = mistaken.evaluation
+    for share, is_said in ((0.0, True), (0.5, False)):
+        trust = replace(measured.trust, answered=Estimate(share, share, share))
+        evaluation = replace(measured, trust=trust)
+        print_trust(evaluation)
+        printed = " ".join(capsys.readouterr().out.split())
+        for text in (printed, " ".join(_describe_trust(evaluation))):
+            assert (WHY_NEVER_SURE in text) is is_said
 
 
 def test_mistakes_are_shown_and_come_first(page: Page, mistaken: Any) -> None:

@@ -131,6 +131,8 @@ def _chance(evaluation: Evaluation) -> str:
 
 def print_trust(evaluation: Evaluation) -> None:
     """How "not sure", the prediction sets and novelty did."""
+    from headstart.evaluation.trust import WHY_NEVER_SURE
+
     console, trust = stdout(), evaluation.trust
     if evaluation.top_k is not None:
         count, share = evaluation.top_k
@@ -138,9 +140,9 @@ def print_trust(evaluation: Evaluation) -> None:
     if trust is None:
         return
     right = f", {percent(trust.precision)} of them right" if trust.precision else ""
+    why = '; the others are "not sure"' if trust.answered.value else f": {WHY_NEVER_SURE}"
     console.print(
-        f"sure of {trust.answered.value:.1%}{right} (wanted {trust.precision_asked:.0%}); "
-        f'the others are "not sure"'
+        f"sure of {trust.answered.value:.1%}{right} (wanted {trust.precision_asked:.0%}){why}"
     )
     novel = f"; {trust.novel.value:.1%} do not look like the training photos" if trust.novel else ""
     console.print(

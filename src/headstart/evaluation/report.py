@@ -20,6 +20,7 @@ from headstart.evaluation.run_page import (
     render_run,
     say_share,
 )
+from headstart.evaluation.trust import WHY_NEVER_SURE
 
 _SHOWN_CONFUSIONS = 3
 
@@ -212,7 +213,8 @@ def _describe_trust(evaluation: Evaluation | None) -> list[str]:
     right = f", and {say_share(trust.precision)} of these are right" if trust.precision else ""
     lines = [
         f"It is sure of {100 * trust.answered.value:.0f} of 100 photos{right} (wanted: "
-        f"{100 * trust.precision_asked:.0f}). The others it calls not sure.",
+        f"{100 * trust.precision_asked:.0f}). The others it calls not sure"
+        f"{'' if trust.answered.value else f': {WHY_NEVER_SURE}'}.",
         f"Sets of {trust.set_size:.2f} classes on average hold the truth of "
         f"{say_share(trust.coverage)} (wanted: {100 * trust.coverage_asked:.0f}).",
     ]

@@ -30,6 +30,11 @@ COVERAGES = (0.8, 0.9, 0.95, 0.99)
 PRECISIONS = (0.9, 0.95, 0.99)
 COVERAGE, PRECISION = 0.9, 0.95
 
+# Said where no answer is sure.
+WHY_NEVER_SURE = (
+    "on few training photos, or with many mistakes, no confidence can be shown to be enough"
+)
+
 # One-sided 95 %: the precision is promised, not hoped for.
 _LEVEL = 0.9
 _FEWEST_ANSWERS = 10
