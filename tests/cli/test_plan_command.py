@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,8 @@ def test_a_plan_of_the_whole_network_says_what_it_costs(
         assert found[epochs]["what"] == f"whole network, new views, up to {epochs} epochs"
         assert (found[epochs]["cached_bytes"], found[epochs]["is_taken"]) == (0, True)
     assert found["20"]["seconds"] > found["2"]["seconds"] > 0
+    shown = run("plan", digits_folder, *backbone, *whole, "--epochs", "2")
+    assert re.search(r"at least \S+ m?s, about .* with fine-tuning", " ".join(shown.stdout.split()))
     late = run("plan", digits_folder, *backbone, *whole, "--epochs", "9999", "--budget", "1m")
     assert "will not be finished" in " ".join(late.stdout.split())
     refused(run("plan", digits_folder, "--augment", "often"), '1 to 1000, and "live"')

@@ -93,11 +93,13 @@ def print_plan(plan: Plan, console: Console) -> None:
     budget = "no budget" if plan.budget is None else f"budget {format_duration(plan.budget)}"
     if plan.budget is not None and not plan.is_strict:
         budget += " for more than the probe (change it with --budget)"
-    total = (
-        f"took {format_duration(plan.actual)}"
-        if plan.actual is not None
-        else (f"at least {format_duration(plan.minimum)}")
-    )
+    if plan.actual is not None:
+        total = f"took {format_duration(plan.actual)}"
+    else:
+        total = f"at least {format_duration(plan.minimum)}"
+        tuned = sum(s.seconds or 0.0 for s in plan.steps if s.is_taken and s.name == "fine-tuning")
+        if tuned:
+            total += f", about {format_duration(plan.minimum + tuned)} with fine-tuning"
     console.print(f"{total}, {budget}", soft_wrap=True)
 
 
