@@ -175,7 +175,7 @@ def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
     from headstart.models.loaders import load_prefix
     from headstart.models.unfreeze import resolve_unfreeze
     from headstart.recipe import FineTune
-    from headstart.training.loop import Context, Data, Run, Schedule
+    from headstart.training.loop import Context, Data, Run, make_schedule
     from headstart.training.network import Network
     from headstart.training.objective import encode_classes
 
@@ -192,13 +192,13 @@ def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
         start = time.perf_counter()
         backbone = prefix.build_model()
         unfreeze = resolve_unfreeze(backbone, "last_block")
-        settings = FineTune(epochs=options.epochs, views=1, mixup=0.0)
+        settings = FineTune(epochs=options.epochs, views=1, mixup=0.0, head_factor=1.0)
         network = Network(backbone, unfreeze, len(names), settings)
         source = open_activations(cut_prefix(prefix, unfreeze.boundary, backbone), manifest)
         extracted = time.perf_counter() - start
         rows = np.arange(len(labels))
         data = Data(source, encode_classes(labels, len(names)), rows, rows[:0])
-        schedule = Schedule(1e-4, 1e-4, options.epochs, options.epochs, 0.1)
+        schedule = make_schedule(settings, 1e-4)
         Run("speed", network, data, schedule, Context(0)).finish()
         ours = time.perf_counter() - start
     pixels = photo_sets.decode_all([sample.path for sample in kept])
@@ -306,8 +306,8 @@ def try_settings(folder: Path, options: argparse.Namespace, text: str) -> dict[s
         Context,
         Data,
         Run,
-        Schedule,
         compute_logits,
+        make_schedule,
     )
     from headstart.training.network import Network
     from headstart.training.objective import encode_classes
@@ -330,9 +330,7 @@ def try_settings(folder: Path, options: argparse.Namespace, text: str) -> dict[s
     network = Network(backbone, unfreeze, len(names), settings)
     network.start(network.get(), probe.kernel, probe.bias)
     start = network.get()
-    rate = settings.learning_rate or 0.0
-    head_rate, epochs = rate * settings.head_factor, settings.epochs
-    schedule = Schedule(rate, head_rate, epochs, epochs, settings.warmup)
+    schedule = make_schedule(settings, settings.learning_rate or 0.0)
     targets = encode_classes(labels, len(probe.class_weights), probe.class_weights)
     data = Data(source, targets, train, held)
     begun = time.perf_counter()

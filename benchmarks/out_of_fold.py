@@ -85,7 +85,7 @@ class Depth:
     def train(self, photos: Photos, fold: tuple[Any, Any], seed: int, share: float) -> Any:
         """``(2, photo, class)`` logits of the photos held out: of the probe, of the tuned."""
         from headstart.data.split import list_folds
-        from headstart.training.loop import Context, Data, Run, Schedule, compute_logits
+        from headstart.training.loop import Context, Data, Run, compute_logits, make_schedule
         from headstart.training.objective import encode_classes
         from headstart.training.probe import fit_probe
 
@@ -94,9 +94,8 @@ class Depth:
         inner = list_folds(labels[train], [photos.groups[row] for row in train], 5, seed)
         probe = fit_probe(photos.features[train], labels[train], len(photos.names), inner)
         network.start(self.pretrained, probe.kernel, probe.bias)
-        start, rate = network.get(), settings.learning_rate or 0.0
-        head_rate, epochs = rate * settings.head_factor, settings.epochs
-        schedule = Schedule(rate, head_rate, epochs, epochs, settings.warmup)
+        start = network.get()
+        schedule = make_schedule(settings, settings.learning_rate or 0.0)
         targets = encode_classes(labels, len(probe.class_weights), probe.class_weights)
         data = Data(self.source, targets, train, held[:0])
         Run("fold", network, data, schedule, Context(seed)).finish()

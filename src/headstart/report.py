@@ -217,13 +217,11 @@ def _choose(answers: Sequence[Answered]) -> tuple[list[Answered], str]:
         if answer.is_right and len(right[answer.label]) < _RIGHT_PER_CLASS:
             right[answer.label].append(answer)
     kept = [answer for found in right.values() for answer in found][:_MOST_RIGHT]
+    if not wrong:
+        note = f"No mistakes; these {len(kept)} photos were answered with the least confidence."
+        return kept, note
     shown = wrong[:_MOST_MISTAKES]
     every = "All" if len(shown) == len(wrong) else f"The {len(shown)} most confident of"
-    if not wrong:
-        return (
-            kept,
-            f"No mistakes; these {len(kept)} photos were answered with the least confidence.",
-        )
     note = (
         f"{every} {len(wrong)} mistakes, and for comparison {len(kept)} photos that were answered "
         "rightly with the least confidence. Most confident mistakes come first: among them wrong "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from headstart.models.boundary import cut
 from headstart.models.unfreeze import resolve_unfreeze
 from headstart.recipe import FineTune
 from headstart.training import stage
+from headstart.training.interpolate import Gain
 from headstart.training.loop import Context, Data, Position, Run, Schedule, compute_logits
 from headstart.training.network import Network
 from headstart.training.probe import Probe, fit_probe
@@ -104,6 +106,13 @@ def test_a_sweep_chooses_as_the_result_is_chosen(
     _, _, found = tune(source, learning_rates=(1e-6, 3e-3))
     assert losses[0] < losses[1]  # type: ignore[operator]
     assert found.learning_rate == 3e-3
+
+
+def test_a_gain_in_probabilities_alone_is_called_so() -> None:
+    better = Gain(50, 0.8, 0.9, 0.0, 0.2, 0.97)
+    assert stage._describe(1.0, better).startswith("Fine-tuning gained +10.0 points")
+    says = stage._describe(0.5, replace(better, tuned=0.8))
+    assert says.startswith("Fine-tuning gained probabilities (a lower loss with probability 0.97)")
 
 
 def test_a_short_run_warms_up_as_long_as_the_long_one(

@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from headstart.recipe import FineTune
+
+_USUAL = FineTune()
+
 PhotosArgument = Annotated[
     Path,
     typer.Argument(
@@ -111,9 +115,9 @@ BudgetOption = Annotated[
 UnfreezeOption = Annotated[
     str | None,
     typer.Option(
-        help="What of the backbone is trained: none, last_block, last_2_blocks, half, most (the "
-        "default of fine-tuning), all, a block's name, a number of layers, a regular expression. "
-        "Implies fine-tuning, also beyond the budget of --recipe auto.",
+        help="What of the backbone is trained: none, last_block, last_2_blocks, half, most, "
+        "all, a block's name, a number of layers, a regular expression; of fine-tuning by default "
+        f"{_USUAL.unfreeze}. Implies fine-tuning, also beyond the budget of --recipe auto.",
         show_default=False,
     ),
 ]
@@ -127,7 +131,11 @@ TrackOption = Annotated[
 ]
 EpochsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Of fine-tuning, at most (14); implies it.", show_default=False),
+    typer.Option(
+        min=1,
+        help=f"Of fine-tuning, at most ({_USUAL.epochs}); implies it.",
+        show_default=False,
+    ),
 ]
 LearningRateOption = Annotated[
     float | None,
@@ -138,8 +146,8 @@ LearningRateOption = Annotated[
 AugmentOption = Annotated[
     str | None,
     typer.Option(
-        help="Views of each photo for fine-tuning (6), which are cached; 1: only itself; live: a "
-        "new one in every epoch. Implies fine-tuning.",
+        help=f"Views of each photo for fine-tuning ({_USUAL.views}), which are cached; 1: only "
+        "itself; live: a new one in every epoch. Implies fine-tuning.",
         show_default=False,
     ),
 ]

@@ -186,6 +186,7 @@ def describe_training(classifier: Any, path: Path) -> dict[str, Any]:
 def _check_settings(recipe: str, unfreeze: str | None, *more: object) -> None:
     """Refuse settings of fine-tuning where the head alone is asked for."""
     from headstart.errors import HeadstartError
+    from headstart.recipe import FineTune
 
     has_more = any(value is not None for value in more)
     if recipe == "probe" and (has_more or unfreeze is not None):
@@ -193,7 +194,7 @@ def _check_settings(recipe: str, unfreeze: str | None, *more: object) -> None:
             "--recipe probe trains the head alone. Leave out --unfreeze, --epochs, --learning-rate "
             "and --augment, or take --recipe tune."
         )
-    if has_more and unfreeze in ("none", "0"):
+    if has_more and unfreeze is not None and FineTune(unfreeze).is_nothing:
         raise HeadstartError(
             f"--unfreeze {unfreeze} trains the head alone. Leave out --epochs, --learning-rate and "
             "--augment, or unfreeze something, such as last_block."

@@ -217,9 +217,9 @@ class _Views:
                 missing.setdefault(digest, []).append(view)
         wanted = [(first[digest], tuple(missing[digest])) for digest in first if digest in missing]
         left = sum(map(len, missing.values()))
+        if self._progress:
+            self._progress(total - left, total)
         if not wanted:
-            if self._progress:
-                self._progress(total, total)
             return
         work = _ViewsForward(open_forward(self._prefix, self._runtime), self._seed)
         chunk = count_sent(len(wanted), 2 * len(views) * math.prod(self._prefix.shape))

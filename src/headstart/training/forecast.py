@@ -196,7 +196,7 @@ def forecast_stage(speed: Speed, settings: FineTune, amounts: Amounts) -> Foreca
     >>> speed = Speed(10.0, 0.003, 0.001, 0.87, 19_000)
     >>> found = forecast_stage(speed, FineTune("last_block"), Amounts(1000, 0, 372, 0.01))
     >>> round(found.extract), round(found.train), round(found.finish)
-    (59, 127, 19)
+    (59, 126, 19)
     """
     trained, computed = _count_passes(settings, amounts)
     photos = amounts.train + amounts.validation
@@ -230,8 +230,9 @@ def _count_passes(settings: FineTune, amounts: Amounts) -> tuple[int, int]:
         swept = rates * count_sweep_epochs(settings)
     epochs = swept + folds * settings.epochs
     steps, computed = epochs * trained, epochs * held_out
-    # Shares of the way are compared after each run; a fold's also answers what it was trained on.
-    computed += (rates + folds) * len(SHARES) * held_out + folds * trained
+    # Shares of the way are compared after each run, the probe not in a sweep; a fold's network also
+    # answers what it was trained on.
+    computed += (rates * (len(SHARES) - 1) + folds * len(SHARES)) * held_out + folds * trained
     # Each run may compare its end with an earlier epoch.
     computed += 2 * (rates + folds) * held_out * (settings.patience is None)
     # The networks of all folds are the result; else one more is trained on all photos.

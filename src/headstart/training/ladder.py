@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from headstart.budget import Budget, format_duration
+from headstart.errors import say_count
 from headstart.models.boundary import Prefix
 from headstart.models.unfreeze import SHARES_BEFORE
 from headstart.recipe import LIVE, FineTune
@@ -133,13 +134,11 @@ def describe_stage(settings: FineTune) -> str:
     >>> describe_stage(FineTune(4, views=1, epochs=1))
     'last 4 layers, 1 view, 1 epoch'
     """
-    names = {"last_block": "last block", "all": "whole network"}
+    names = {"last_block": "last block", "all": "whole network", "1": "last layer"}
     names |= {share: f"{share} of the network" for share in SHARES_BEFORE}
     part = str(settings.unfreeze)
-    names["1"] = "last layer"
     part = names.get(part, f"last {part} layers" if part.isdecimal() else part)
     rate = "" if settings.learning_rate is None else ", one rate"
-    views = "new" if settings.is_live else settings.views
-    plural = "" if views == 1 else "s"
+    views = "new views" if settings.is_live else say_count(settings.cached_views, "view", "views")
     epochs = "1 epoch" if settings.epochs == 1 else f"up to {settings.epochs} epochs"
-    return f"{part}, {views} view{plural}, {epochs}{rate}"
+    return f"{part}, {views}, {epochs}{rate}"

@@ -148,6 +148,22 @@ class Schedule:
         return share * self.learning_rate, share * self.head_learning_rate
 
 
+def make_schedule(
+    settings: FineTune, rate: float, epochs: int | None = None, stop: int | None = None
+) -> Schedule:
+    """The schedule of a run at a rate; one of fewer epochs warms up in as many steps.
+
+    With fewer, a short run would say little of the long one.
+
+    >>> make_schedule(FineTune(epochs=10, warmup=0.1), 0.5, epochs=4)
+    Schedule(learning_rate=0.5, head_learning_rate=1.5, epochs=4, stop=4, warmup=0.25)
+    """
+    total, head_rate = epochs or settings.epochs, settings.head_learning_rate
+    head_rate = settings.head_factor * rate if head_rate is None else head_rate
+    warmup = min(1.0, settings.warmup * settings.epochs / total)
+    return Schedule(rate, head_rate, total, stop or total, warmup)
+
+
 class Run:
     """One run of the network over the data, from its state at the first call of `finish`.
 

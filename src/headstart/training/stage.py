@@ -26,8 +26,8 @@ from headstart.training.loop import (
     Numbers,
     Position,
     Run,
-    Schedule,
     compute_logits,
+    make_schedule,
 )
 from headstart.training.network import Network
 from headstart.training.objective import encode_samples
@@ -172,14 +172,20 @@ class Stage:
         network too sure of itself, and go too far.
         """
         targets = self._targets.take(rows)
-        _, *outputs = self._answer(start, self._network.get(), rows)
+        outputs = self._answer(start, self._network.get(), rows, SHARES[1:])
         losses = [targets.judge(each)[0] for each in outputs]
         return min(losses, key=lambda each: float(each.mean()))
 
-    def _answer(self, start: list[Floats], end: list[Floats], rows: Numbers) -> list[Floats]:
-        """``(sample, name)`` outputs at each share of the way."""
+    def _answer(
+        self,
+        start: list[Floats],
+        end: list[Floats],
+        rows: Numbers,
+        shares: tuple[float, ...] = SHARES,
+    ) -> list[Floats]:
+        """``(sample, name)`` outputs at each share of the way; the network is left at the last."""
         outputs = []
-        for share in SHARES:
+        for share in shares:
             self._network.set(mix(start, end, share))
             outputs.append(compute_logits(self._network, self._source, rows))
         return outputs
@@ -188,7 +194,7 @@ class Stage:
         self, folds: list[tuple[Numbers, Numbers]], rate: float
     ) -> tuple[float, Gain | None, int, bool]:
         """Share of the way, its gain, epochs, and whether the rate diverged."""
-        logits: list[list[Floats]] = [[] for _ in SHARES]
+        logits: list[list[Floats]] = []
         held_out: list[Numbers] = []
         epochs = []
         is_blended = self._is_blended(folds)
@@ -198,17 +204,15 @@ class Stage:
             if position.is_diverged:
                 return 0.0, None, 0, True
             end = self._network.get()
-            answers = self._answer(start, end, validation)
-            for collected, outputs in zip(logits, answers, strict=True):
-                collected.append(outputs)
-            self._tell(name, validation, answers)
+            logits.append(self._answer(start, end, validation))
+            self._tell(name, validation, logits[-1])
             held_out.append(validation)
             epochs.append(position.best_epoch)
             if is_blended:
                 self._blend.add(start, end)
         rows = np.concatenate(held_out)
         groups = [self._groups[row] for row in rows]
-        pooled = [np.concatenate(parts) for parts in logits]
+        pooled = [np.concatenate(parts) for parts in zip(*logits, strict=True)]
         share, gain = choose_share(pooled, self._targets.take(rows), groups, self._seed)
         self._held_out = rows, self._targets.leave_rows(pooled[SHARES.index(share)])
         return share, gain, max(1, round(float(np.mean(epochs)))), False
@@ -216,12 +220,10 @@ class Stage:
     def _tell(self, name: str, rows: Numbers, answers: list[Floats]) -> None:
         """What the epochs of a fold are to be compared with."""
         targets = self._targets.take(rows)
-        before, after = (targets.measure(answers[number]) for number in (0, -1))
+        (loss, score), (last_loss, last_score) = map(targets.measure, (answers[0], answers[-1]))
         measure = targets.objective.measure or "accuracy"
-        _log.info(
-            "  %s: loss %.3f → %.3f, %s %.1f%% → %.1f%% (probe → end)",
-            *(name, before[0], after[0], measure, 100 * before[1], 100 * after[1]),
-        )
+        losses, scores = f"{loss:.3f} → {last_loss:.3f}", f"{score:.1%} → {last_score:.1%}"
+        _log.info("  %s: loss %s, %s %s (probe → end)", name, losses, measure, scores)
 
     def _is_blended(self, folds: list[tuple[Numbers, Numbers]]) -> bool:
         """Whether the networks of folds are part of the result, all of them or none."""
@@ -242,30 +244,18 @@ class Stage:
         stop: int | None = None,
     ) -> tuple[Position, list[Floats]]:
         """Train from the probe of these photos; the position, and the arrays it started from."""
-        settings = self._settings
         head: Probe | LinearHead = self._start_head
         if len(train) < len(self._train):
             features = self._photos.features[train]
             head = self._targets.take(train).solve(features, head.strength)
         self._start(head)
         start = self._network.get()
-        total = epochs or settings.epochs
-        # As many steps in a short run: with fewer, it would say little of the long one.
-        warmup = min(1.0, settings.warmup * settings.epochs / total)
-        head_rate = settings.head_learning_rate
-        head_rate = settings.head_factor * rate if head_rate is None else head_rate
         held_out, targets = np.asarray(validation, np.intp), self._targets
         if isinstance(head, Probe):
             targets = replace(targets, weights=head.class_weights[targets.classes])
         data = Data(self._source, targets, train, held_out)
-        run = Run(
-            name,
-            self._network,
-            data,
-            Schedule(rate, head_rate, total, stop or total, warmup),
-            self._context,
-        )
-        position = run.finish()
+        schedule = make_schedule(self._settings, rate, epochs, stop)
+        position = Run(name, self._network, data, schedule, self._context).finish()
         self._history += position.history
         return position, start
 
@@ -327,6 +317,6 @@ def _describe(share: float, gain: Gain | None) -> str:
         )
     way = "" if share == 1.0 else f", {share:.0%} of the way from the probe"
     if gain.tuned == gain.probe:
-        likely = f"a lower log loss with probability {gain.probability:.2f}"
+        likely = f"a lower loss with probability {gain.probability:.2f}"
         return f"Fine-tuning gained probabilities ({likely}), not answers: {gain}{way}."
     return f"Fine-tuning gained {gain}{way}."
