@@ -184,22 +184,52 @@ def log_losses() -> Iterator[Setting]:
     yield "log loss of groups", "50 groups of 5", truth, draw_grouped
 
 
-def balanced_accuracies() -> Iterator[Setting]:
-    recalls = np.linspace(0.75, 0.97, 10)
-    for count in (150, 372):
+# Photos and recall of each class: even and nearly without mistakes, and uneven, among which are
+# the test photos of clothing.
+_BALANCED = {
+    "150 photos, 10 classes": ((15,) * 10, np.linspace(0.75, 0.97, 10)),
+    "372 photos, 10 classes": ((37,) * 9 + (39,), np.linspace(0.75, 0.97, 10)),
+    "100 photos, 10 classes": ((10,) * 10, np.full(10, 0.98)),
+    "80 photos, 2 classes": ((40, 40), np.full(2, 0.98)),
+    "80 photos, 2 uneven classes": ((70, 10), np.array((0.95, 0.8))),
+    "200 photos, 5 uneven classes": ((120, 40, 20, 10, 10), np.linspace(0.98, 0.82, 5)),
+    "372 photos, 10 uneven classes": (
+        (12, 38, 12, 72, 15, 73, 42, 30, 26, 52),
+        np.array((0.95, 0.85, 0.75, 0.8, 0.8, 0.98, 0.95, 0.85, 0.7, 0.85)),
+    ),
+    "200 photos of 40 groups, 4 classes": ((50,) * 4, np.full(4, 0.9)),
+}
 
-        def draw(rng: Any, number: int, count: int = count) -> Methods:
-            labels = np.arange(count) % 10
-            hits = rng.random(count) < recalls[labels]
+
+def balanced_accuracies() -> Iterator[Setting]:
+    for text, (photos, recalls) in _BALANCED.items():
+        labels = np.repeat(np.arange(len(photos)), photos)
+        groups = np.arange(len(labels)) // 5 if "groups" in text else None
+
+        def draw(
+            rng: Any,
+            number: int,
+            labels: Any = labels,
+            recalls: Any = recalls,
+            groups: Any = groups,
+        ) -> Methods:
+            shares = recalls[labels]
+            if groups is not None:  # Correlation 0.4, as in `draw_groups`.
+                of_group = recalls[labels[::5]] * 1.5
+                shares = rng.beta(of_group, 1.5 - of_group)[groups]
+            hits = rng.random(len(labels)) < shares
 
             def statistic(rows: Any) -> float:
-                counts = np.bincount(labels[rows], minlength=10)
-                right = np.bincount(labels[rows], hits[rows], 10)
+                counts = np.bincount(labels[rows], minlength=len(recalls))
+                right = np.bincount(labels[rows], hits[rows], len(recalls))
                 return float((right[counts > 0] / counts[counts > 0]).mean())
 
-            return {"bootstrap *": bootstrap(statistic, count, number)}
+            return {
+                "Wilson at the effective size *": estimate_share(hits, groups, classes=labels),
+                "bootstrap": bootstrap(statistic, len(labels), number, groups),
+            }
 
-        yield "balanced accuracy", f"{count} photos, 10 classes", float(recalls.mean()), draw
+        yield "balanced accuracy", text, float(recalls.mean()), draw
 
 
 # ---- differences

@@ -137,6 +137,49 @@ def test_groups_that_are_all_right_count_once_each() -> None:
     assert (one.low, one.high) == (0, 1)
 
 
+@pytest.mark.parametrize("hit", [True, False])
+def test_classes_that_are_all_right_are_not_known_for_sure(hit: bool) -> None:
+    classes = np.repeat([0, 1], [70, 10])
+    hits = np.full(80, hit)
+    found = estimate_share(hits, classes=classes)
+    width = found.high - found.low
+    # Less is known than of 80 photos, as one class has few; more than of twice that class.
+    plain, few = wilson(80 * hit, 80), wilson(20 * hit, 20)
+    assert found.value == hit
+    assert plain.high - plain.low < width < few.high - few.low
+    grouped = estimate_share(hits, np.arange(80) // 5, classes=classes)
+    assert grouped.high - grouped.low > 1.5 * width
+
+
+def test_one_class_is_no_class() -> None:
+    hits, groups = np.arange(60) % 4 > 0, np.arange(60) // 3
+    assert estimate_share(hits, classes=["hat"] * 60) == estimate_share(hits)
+    assert estimate_share(hits, groups, classes=["hat"] * 60) == estimate_share(hits, groups)
+
+
+@pytest.mark.parametrize(
+    ("photos", "recalls", "size"),
+    [
+        ([10] * 10, [0.98] * 10, 1),
+        ([70, 10], [0.95, 0.8], 1),
+        ([100, 60, 40], [0.95, 0.9, 0.85], 4),
+    ],
+)
+def test_means_over_classes_cover(photos: list[int], recalls: list[float], size: int) -> None:
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.arange(len(photos)), photos)
+    groups = np.arange(len(classes)) // size
+    covered, draws = 0, 4 * DRAWS
+    for _ in range(draws):
+        # A group's photos are right together in half of the groups.
+        own, shared = rng.random(len(classes)), rng.random(len(classes))[groups]
+        together = (rng.random(len(classes)) < 0.5)[groups] & (size > 1)
+        hits = np.where(together, shared, own) < np.array(recalls)[classes]
+        found = estimate_share(hits, groups if size > 1 else None, classes=classes)
+        covered += covers(found, float(np.mean(recalls)))
+    assert 0.9 <= covered / draws <= 0.99
+
+
 def test_the_names_of_groups_do_not_matter() -> None:
     hits = np.arange(60) % 4 > 0
     numbers = np.arange(60) // 3

@@ -111,8 +111,8 @@ def test_the_seed_fixes_the_intervals() -> None:
     first = evaluate(probabilities, labels, names(3), seed=5)
     assert first == evaluate(probabilities, labels, names(3), seed=5)
     other = evaluate(probabilities, labels, names(3), seed=6)
-    assert first.balanced_accuracy.value == other.balanced_accuracy.value
-    assert first.balanced_accuracy != other.balanced_accuracy
+    assert first.log_loss.value == other.log_loss.value
+    assert first.log_loss != other.log_loss
 
 
 def test_groups_widen_the_intervals_and_nothing_else() -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from headstart.evaluation.student import student_quantile
 
 Rows = npt.NDArray[np.intp]
+Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Rows], float]
 Fold = tuple[Rows, Rows]
 
@@ -80,6 +81,7 @@ def estimate_share(
     hits: npt.ArrayLike,
     groups: Sequence[Any] | npt.NDArray[Any] | None = None,
     *,
+    classes: npt.ArrayLike | None = None,
     level: float = LEVEL,
 ) -> Estimate:
     """The share of true values; Wilson's interval at the sample size that the groups leave.
@@ -90,9 +92,13 @@ def estimate_share(
     https://doi.org/10.1093/jssam/smy019). It is at most the number of photos, and where all
     photos are right, or all wrong, the number of groups.
 
+    With ``classes`` it is the mean of their shares, as balanced accuracy is; few photos of one
+    class make the effective sample size small.
+
     Args:
         hits: ``(photo,)`` booleans, or shares of hits between 0 and 1.
         groups: ``(photo,)`` what tells groups apart.
+        classes: ``(photo,)`` what tells classes apart; without it all photos are of one.
         level: Of confidence.
 
     >>> hits = [True] * 90 + [False] * 10
@@ -100,30 +106,56 @@ def estimate_share(
     '0.900 [0.826, 0.945]'
     >>> str(estimate_share(hits, groups=[number // 10 for number in range(100)]))
     '0.900 [0.527, 0.986]'
+    >>> str(estimate_share(hits, classes=["hat"] * 20 + ["shoe"] * 80))
+    '0.938 [0.876, 0.970]'
     """
     values = np.asarray(hits, np.float64)
-    count, share = len(values), float(values.mean())
-    if groups is None:
-        return wilson(share * count, count, level)
-    members = _Groups(groups, count)
-    total = len(members)
-    if total == 1:
-        return Estimate(share, 0.0, 1.0)
-    # Where every group is right or wrong as a whole, a photo of a group of ten is a tenth.
-    worst = float((members.sizes**2).sum()) / count
-    effect = worst
-    if 0 < share < 1:
-        variance = total / (total - 1) * float((members.sum(values - share) ** 2).sum()) / count**2
-        # Few groups with misses (or hits) say little of how these cluster: the worst case counts
-        # as a part of one more of them.
-        mixed = float(min((members.sum(1 - values) > 0).sum(), (members.sum(values) > 0).sum()))
-        effect = (mixed * variance * count / (share * (1 - share)) + _WORST_WEIGHT * worst) / (
-            mixed + _WORST_WEIGHT
-        )
-    normal = NormalDist().inv_cdf((1 + level) / 2)
-    few = (normal / student_quantile((1 + level) / 2, total - 1)) ** 2
-    effective = min(few * count / effect, count)
+    _, numbers = np.unique(
+        np.zeros(len(values)) if classes is None else classes, return_inverse=True
+    )
+    sizes = np.bincount(numbers)
+    right = np.bincount(numbers, values).astype(np.float64)
+    share = float((right / sizes).mean())
+    effective = _effective_size(right, sizes)
+    if groups is not None:
+        members = _Groups(groups, len(values))
+        if len(members) == 1:
+            return Estimate(share, 0.0, 1.0)
+        effect = _design_effect(values, numbers, right / sizes, members)
+        normal = NormalDist().inv_cdf((1 + level) / 2)
+        few = (normal / student_quantile((1 + level) / 2, len(members) - 1)) ** 2
+        effective *= min(few / effect, 1.0)
     return wilson(share * effective, effective, level)
+
+
+def _effective_size(right: Floats, sizes: Rows) -> float:
+    """Photos of a simple sample with the variance that the mean share of the classes has.
+
+    Half a photo is added on each side, as by Jeffreys' prior (Brown et al. 2001,
+    https://doi.org/10.1214/ss/1009213286): few photos that are all right are not known for sure.
+    """
+    if len(sizes) == 1:
+        return float(sizes[0])
+    shares = (right + 0.5) / (sizes + 1)
+    variance = float((shares * (1 - shares) / sizes).sum()) / len(sizes) ** 2
+    return float(shares.mean() * (1 - shares.mean())) / variance
+
+
+def _design_effect(values: Floats, classes: Rows, shares: Floats, members: _Groups) -> float:
+    """How many times the variance of photos that are their own groups."""
+    sizes, total = np.bincount(classes), len(members)
+    weights = 1 / sizes[classes]
+    # Where every group is right or wrong as a whole, a photo of a group of ten is a tenth.
+    worst = float((members.sum(weights) ** 2).sum() / (weights**2).sum())
+    alone = float((shares * (1 - shares) / sizes).sum())
+    if alone == 0:
+        return worst
+    spread = members.sum(weights * (values - shares[classes]))
+    effect = total / (total - 1) * float((spread**2).sum()) / alone
+    # Few groups with misses (or hits) say little of how these cluster: the worst case counts
+    # as a part of one more of them.
+    mixed = float(min((members.sum(1 - values) > 0).sum(), (members.sum(values) > 0).sum()))
+    return (mixed * effect + _WORST_WEIGHT * worst) / (mixed + _WORST_WEIGHT)
 
 
 def bootstrap(
@@ -277,7 +309,7 @@ def estimate_repeated(
 
 
 def _percentile_interval(
-    value: float, draws: Sequence[float] | npt.NDArray[np.float64], groups: int, level: float
+    value: float, draws: Sequence[float] | Floats, groups: int, level: float
 ) -> Estimate:
     wide = student_quantile((1 + level) / 2, groups - 1) * math.sqrt(groups / (groups - 1))
     share = NormalDist().cdf(wide) * 100
@@ -303,9 +335,9 @@ class _Groups:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def sum(self, values: Floats) -> Floats:
         """``(group,)`` sums of ``(row,)`` values."""
-        sums: npt.NDArray[np.float64] = np.bincount(self._numbers, values).astype(np.float64)
+        sums: Floats = np.bincount(self._numbers, values).astype(np.float64)
         return sums
 
     def draw(self, rng: np.random.Generator) -> Rows:

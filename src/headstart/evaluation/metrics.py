@@ -39,7 +39,8 @@ class Evaluation:
     Attributes:
         photos: Number of photos.
         accuracy: Share of right answers; Wilson interval.
-        balanced_accuracy: Mean recall of the classes that occur; bootstrap interval.
+        balanced_accuracy: Mean recall of the classes that occur; Wilson interval at the
+            effective sample size.
         log_loss: Mean negative log probability of the truth, in nats; bootstrap interval.
         ece: Expected calibration error, see `Calibration`.
         majority: Accuracy of always answering the most frequent class.
@@ -159,15 +160,12 @@ def evaluate(
     confusion = np.zeros((num_classes, num_classes), int)
     np.add.at(confusion, (labels, predicted), 1)
 
-    def recall_mean(rows: npt.NDArray[np.intp]) -> float:
-        return _mean_recall(labels[rows], right[rows], num_classes)
-
     accuracy = estimate_share(right, groups)  # first: it refuses groups that do not fit
     calibration = measure_calibration(probabilities, labels, seed, groups)
     return Evaluation(
         photos=count,
         accuracy=accuracy,
-        balanced_accuracy=bootstrap(recall_mean, count, seed, groups),
+        balanced_accuracy=estimate_share(right, groups, classes=labels),
         log_loss=bootstrap(lambda rows: float(losses[rows].mean()), count, seed, groups),
         ece=calibration.ece,
         majority=float(np.bincount(labels).max() / count),
@@ -188,12 +186,6 @@ def _measure_top(
     # Ties count against the truth.
     above = (probabilities >= chosen).sum(1)
     return _TOP, estimate_share(above <= _TOP, groups)
-
-
-def _mean_recall(labels: Labels, right: npt.NDArray[np.bool_], num_classes: int) -> float:
-    counts = np.bincount(labels, minlength=num_classes)
-    hits = np.bincount(labels, weights=right, minlength=num_classes)
-    return float((hits[counts > 0] / counts[counts > 0]).mean())
 
 
 def _class_figures(
