@@ -1,6 +1,8 @@
-"""Temperature is scikit-learn's; the calibration error knows what chance alone gives."""
+"""The temperature of many photos is scikit-learn's; the calibration error knows what chance would show."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -10,37 +12,51 @@ from sklearn.frozen import FrozenEstimator
 
 from headstart.evaluation.calibration import (
     Calibration,
+    find_temperature,
     fit_temperature,
     measure_calibration,
 )
 
 
 @pytest.mark.parametrize("heat", [0.3, 1.0, 4.0])
-def test_the_temperature_is_scikit_learns(heat: float) -> None:
-    logits, labels = draw_outputs(2000, heat=heat)
+def test_the_temperature_of_many_photos_is_scikit_learns(heat: float) -> None:
+    logits, labels = draw_outputs(20000, heat=heat)
     ours = fit_temperature(logits, labels)
     assert ours == pytest.approx(heat, rel=0.1)
     known = FrozenEstimator(Known().fit(logits, labels))
     theirs = CalibratedClassifierCV(known, method="temperature").fit(logits, labels)
-    np.testing.assert_allclose(theirs.predict_proba(logits), softmax(logits / ours), atol=2e-4)
+    np.testing.assert_allclose(theirs.predict_proba(logits), softmax(logits / ours), atol=1e-3)
 
 
-def test_weights_count_samples_several_times() -> None:
-    logits, labels = draw_outputs(500, heat=2.0)
-    weights = np.random.default_rng(1).integers(1, 4, 500)
-    rows = np.repeat(np.arange(500), weights)
-    twice = fit_temperature(logits[rows], labels[rows])
-    assert fit_temperature(logits, labels, weights.astype(float)) == pytest.approx(twice, rel=1e-4)
-    assert twice != pytest.approx(fit_temperature(logits, labels), rel=1e-4)
+@pytest.mark.parametrize("count", [20, 100, 1000])
+def test_photos_that_are_all_right_do_not_make_certain(count: int) -> None:
+    _, labels = draw_outputs(count)
+    sure = 6 * np.eye(CLASSES)[labels]
+    found = fit_temperature(sure, labels)
+    assert 0.3 < found < 1
+    # As many photos again that say the same move it on, of the same groups they do not.
+    twice = np.tile(sure, (2, 1)), np.tile(labels, 2)
+    assert fit_temperature(*twice) < found
+    assert fit_temperature(*twice, np.tile(np.arange(count), 2)) == pytest.approx(found, rel=1e-4)
+    wrong = np.roll(sure, 1, axis=1)
+    assert 1 < fit_temperature(wrong, labels) <= 20
+    assert fit_temperature(sure[:0], labels[:0]) == 1.0
 
 
-def test_extremes_stay_in_their_bounds() -> None:
-    logits, labels = draw_outputs(50)
-    sure = 50 * np.eye(CLASSES)[labels]
-    assert fit_temperature(sure, labels) == pytest.approx(0.05, rel=1e-3)
-    wrong = np.roll(np.eye(CLASSES), 1, axis=1)[labels]
-    assert fit_temperature(wrong, labels) == pytest.approx(20, rel=1e-3)
-    assert fit_temperature(logits[:0], labels[:0]) == 1.0
+def test_few_photos_move_the_temperature_less() -> None:
+    found = [fit_temperature(*draw_outputs(count, heat=3.0)) for count in (10, 100, 4000)]
+    assert 1 < found[0] < found[1] < found[2] == pytest.approx(3, rel=0.05)
+
+
+def test_the_lowest_of_two_dips_is_found() -> None:
+    dips = (-1.5, 1.0)
+
+    def loss(temperature: float) -> float:
+        shallow, deep = (abs(math.log(temperature) - dip) for dip in dips)
+        return min(shallow + 0.1, deep)
+
+    assert find_temperature(loss, 1000) == pytest.approx(math.exp(1.0), rel=1e-4)
+    assert find_temperature(loss, 1000, math.inf) == pytest.approx(math.exp(1.0), rel=1e-4)
 
 
 def test_true_probabilities_are_within_chance_and_hot_ones_are_not() -> None:

@@ -26,14 +26,13 @@ import numpy.typing as npt
 from headstart.data.scan import Sample
 from headstart.data.stratify import Fold, deal_folds
 from headstart.data.targets import encode_targets, make_strata
+from headstart.evaluation.calibration import find_temperature
 from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
 from headstart.training.linear import LinearHead, fit_head
 from headstart.training.probe import Probe, fit_probe
 
 Floats = npt.NDArray[np.floating]
 Numbers = npt.NDArray[np.intp]
-
-_TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 61))
 
 
 @dataclass(frozen=True)
@@ -218,12 +217,11 @@ class Targets:
         return losses, scores
 
     def fit_temperature(self, outputs: Floats) -> float:
-        """Divides the outputs such that the mean loss is lowest; 1 of numbers, and of no photos."""
-        if not self.objective.has_temperature or not len(outputs):
+        """Divides the outputs so that they say how often they are right; 1 of numbers."""
+        if not self.objective.has_temperature:
             return 1.0
-        wide = outputs.astype(np.float64)
-        means = [self.objective.losses(self.values, wide / t).mean() for t in _TEMPERATURES]
-        return float(_TEMPERATURES[int(np.argmin(means))])
+        wide, losses = outputs.astype(np.float64), self.objective.losses
+        return find_temperature(lambda t: float(losses(self.values, wide / t).mean()), len(wide))
 
     def enter(self, head: Probe | LinearHead) -> Probe | LinearHead:
         """A head in the unit of the targets."""

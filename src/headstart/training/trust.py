@@ -84,7 +84,7 @@ def judge_held_out(found: HeldOut) -> Trust | None:
     """Temperature and thresholds; None where too few photos were held out."""
     if len(found.labels) < FEWEST_HELD_OUT:
         return None
-    temperature = fit_temperature(found.logits, found.labels)
+    temperature = fit_temperature(found.logits, found.labels, found.groups)
     probabilities = softmax(found.logits.astype(np.float64) / temperature)
     return fit_trust(probabilities, found.labels, found.groups, temperature)
 
