@@ -585,6 +585,33 @@ def trust() -> list[list[str]]:
     return [header, *rows]
 
 
+def temperature() -> list[list[str]]:
+    """Log losses of new photos: a row per case, a column per width of the prior."""
+    cases: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for row in read("temperature"):
+        cases.setdefault((row["data"], row["photos"]), {})[row["spread"]] = row
+    spreads = list(next(iter(cases.values())))
+    titles = {"0": "always 1", "inf": "no prior"}
+    shown = [titles.get(spread, f"prior {spread}") for spread in spreads]
+    header = [
+        "photos",
+        "trained on",
+        "right of those held out",
+        *shown,
+        "lowest temperature: no prior, ours",
+    ]
+    table = [header]
+    for (data, photos), found in cases.items():
+        ours = next(row for row in found.values() if row["ours"] == "yes")
+        losses = [f"{float(found[spread]['log loss']):.3f}" for spread in spreads]
+        ours_at = spreads.index(ours["spread"])
+        losses[ours_at] = f"**{losses[ours_at]}**"
+        right = f"{float(ours['right of those held out']):.1%}"
+        coldest = f"{float(found['inf']['lowest']):.2f}, {float(ours['lowest']):.2f}"
+        table.append([data, photos, right, *losses, coldest])
+    return table
+
+
 def scale() -> list[list[str]]:
     header = ["what", "Ray, two nodes", "beside it", "wanted"]
     rows = [
@@ -641,6 +668,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "suffix": suffix,
     "targets": targets,
     "trust": trust,
+    "temperature": temperature,
 }
 
 

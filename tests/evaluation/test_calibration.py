@@ -1,4 +1,4 @@
-"""The temperature of many photos is scikit-learn's; the calibration error knows what chance would show."""
+"""Of many photos the temperature is scikit-learn's; calibration error knows what chance shows."""
 
 from __future__ import annotations
 

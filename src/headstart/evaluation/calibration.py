@@ -131,8 +131,8 @@ def find_temperature(loss: Callable[[float], float], count: int, spread: float =
 
     Few photos that are all right have their lowest loss at temperature 0, where every answer is
     said to be certain. So the likelihood is joined by a prior, a normal distribution of the
-    temperature's logarithm around 0, and the maximum of both is taken. The loss of new photos
-    fell five to eight times where all that were held out were right (`benchmarks/temperature.py`).
+    temperature's logarithm around 0, and the maximum of both is taken. That divides the loss of
+    new photos by four to six where nearly all held out are right (`benchmarks/temperature.py`).
 
     Args:
         loss: From a temperature to the mean log loss of photos held out, in nats.
