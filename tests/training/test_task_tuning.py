@@ -82,7 +82,7 @@ def test_what_is_not_likely_better_is_not_taken(task: Any) -> None:
     if task is MULTILABEL:  # ten times as sure is no gain: the temperature takes it away
         assert choose_share([poor, 3 * poor], targets, groups, 0, (0.0, 1.0))[0] == 0.0
         three = 3 * targets.fit_temperature(poor)
-        assert targets.fit_temperature(3 * poor) == pytest.approx(three, rel=0.06)
+        assert targets.fit_temperature(3 * poor) == pytest.approx(three, rel=0.1)
 
 
 def test_classes_are_as_before() -> None:

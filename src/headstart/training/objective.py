@@ -26,7 +26,7 @@ import numpy.typing as npt
 from headstart.data.scan import Sample
 from headstart.data.stratify import Fold, deal_folds
 from headstart.data.targets import encode_targets, make_strata
-from headstart.evaluation.calibration import find_temperature
+from headstart.evaluation.calibration import SPREAD, find_temperature
 from headstart.task import CLASSIFICATION, MULTILABEL, REGRESSION, Task
 from headstart.training.linear import LinearHead, fit_head
 from headstart.training.probe import Probe, fit_probe
@@ -43,7 +43,8 @@ class Objective:
         measure: What the score is called; empty for accuracy.
         losses: ``(sample, name)`` targets and outputs → ``(sample,)``.
         scores: Likewise.
-        has_temperature: Whether outputs are compared after the best temperature.
+        answers: Number of names → how many a photo has, whose mean its loss is; none where outputs
+            have no temperature, after which they are compared.
         at_random: Number of names → the loss of an answer that knows nothing.
         even: Number of names → what smoothed targets are pulled to.
         losses_in_graph: `losses` of TensorFlow's tensors.
@@ -53,7 +54,7 @@ class Objective:
     measure: str
     losses: Callable[[Floats, Floats], Floats]
     scores: Callable[[Floats, Floats], Floats]
-    has_temperature: bool
+    answers: Callable[[int], int]
     at_random: Callable[[int], float]
     even: Callable[[int], float]
     losses_in_graph: Callable[[Any, Any], Any]
@@ -130,7 +131,7 @@ OBJECTIVES: dict[str, Objective] = {
         "",
         _class_losses,
         _class_scores,
-        True,
+        lambda _: 1,
         math.log,
         lambda count: 1 / count,
         _class_losses_in_graph,
@@ -140,7 +141,7 @@ OBJECTIVES: dict[str, Objective] = {
         "labels right",
         _label_losses,
         _label_scores,
-        True,
+        lambda count: count,
         lambda _: math.log(2),
         lambda _: 0.5,
         _label_losses_in_graph,
@@ -150,7 +151,7 @@ OBJECTIVES: dict[str, Objective] = {
         "1 - error / spread",
         _value_losses,
         _value_scores,
-        False,
+        lambda _: 0,
         lambda _: 1.0,
         lambda _: 0.0,
         _value_losses_in_graph,
@@ -211,17 +212,21 @@ class Targets:
         return float(losses.mean()), float(scores.mean())
 
     def judge(self, outputs: Floats) -> tuple[Floats, Floats]:
-        """``(sample,)`` losses after the best temperature, and scores, of outputs."""
-        scores = self.objective.scores(self.values, outputs)
-        losses = self.objective.losses(self.values, outputs / self.fit_temperature(outputs))
-        return losses, scores
+        """``(sample,)`` losses after the best temperature, and scores, of outputs.
 
-    def fit_temperature(self, outputs: Floats) -> float:
+        Without a prior: the result's temperature is told by more photos than a trial has.
+        """
+        scores = self.objective.scores(self.values, outputs)
+        best = self.fit_temperature(outputs, math.inf)
+        return self.objective.losses(self.values, outputs / best), scores
+
+    def fit_temperature(self, outputs: Floats, spread: float = SPREAD) -> float:
         """Divides the outputs so that they say how often they are right; 1 of numbers."""
-        if not self.objective.has_temperature:
-            return 1.0
         wide, losses = outputs.astype(np.float64), self.objective.losses
-        return find_temperature(lambda t: float(losses(self.values, wide / t).mean()), len(wide))
+        count = len(wide) * self.objective.answers(wide.shape[1])
+        return find_temperature(
+            lambda t: float(losses(self.values, wide / t).mean()), count, spread
+        )
 
     def enter(self, head: Probe | LinearHead) -> Probe | LinearHead:
         """A head in the unit of the targets."""
