@@ -192,6 +192,7 @@ def test_without_mistakes_the_photos_that_there_are_are_shown(
     page = Page(write_report(classifier.save_run(tmp_path / "pair.run"), measure=False))
     assert "No mistakes; these" in page.text
     assert '<option value="all" selected>' in page.html
+    assert '<option value="probability:1" selected>' in page.html
 
 
 def test_a_fine_tuned_run_shows_its_epochs(digits_folder: Path, tmp_path: Path) -> None:
