@@ -282,7 +282,11 @@ def repeated_cross_validations() -> Iterator[Setting]:
         (100, 0.8, 1),
         (100, 1.5, 1),
         (300, 0.8, 1),
+        (40, 1.7, 1),
+        (40, 2.2, 1),
+        (100, 2.0, 1),
         (50, 1.0, 4),
+        (50, 1.8, 4),
     ):
         truth = _true_accuracy(count * size, distance, size)
 
@@ -298,16 +302,16 @@ def repeated_cross_validations() -> Iterator[Setting]:
                 return rows[held_out] @ weights > threshold
 
             hits = cross_validate(predict, repeats) == labels
+            owners = groups if size > 1 else None
             scores = [
                 hits[number, held_out].mean()
                 for number, folds in enumerate(repeats)
                 for _, held_out in folds
             ]
             return {
-                "corrected resampled t *": estimate_repeated(hits, repeats),
-                "Wilson of each photo's mean": estimate_share(
-                    hits.mean(0), groups if size > 1 else None
-                ),
+                "Wilson at the effective size *": estimate_repeated(hits, repeats, owners),
+                "corrected resampled t": estimate_folds(scores, 1 / 4),
+                "Wilson of each photo's mean": estimate_share(hits.mean(0), owners),
                 "t over the folds": estimate_folds(scores),
             }
 
@@ -315,10 +319,11 @@ def repeated_cross_validations() -> Iterator[Setting]:
         yield "repeated cross-validation", f"{text}, 5 × 5 folds", truth, draw
 
 
-def estimate_folds(scores: Any) -> Estimate:
-    """A t interval that takes folds for independent."""
+def estimate_folds(scores: Any, corrected: float = 0.0) -> Estimate:
+    """A t interval that takes folds for independent, or with Nadeau and Bengio's correction."""
     mean, count = float(np.mean(scores)), len(scores)
-    half = student_quantile(0.975, count - 1) * float(np.std(scores, ddof=1)) / math.sqrt(count)
+    spread = float(np.std(scores, ddof=1)) * math.sqrt(1 / count + corrected)
+    half = student_quantile(0.975, count - 1) * spread
     return Estimate(mean, mean - half, mean + half)
 
 

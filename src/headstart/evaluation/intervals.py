@@ -17,19 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.evaluation.groups import Floats, Groups, Rows, design_effect, effective_size
 from headstart.evaluation.student import student_quantile
 
-Rows = npt.NDArray[np.intp]
-Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Rows], float]
 Fold = tuple[Rows, Rows]
 
 LEVEL = 0.95
 RESAMPLES = 1000
-
-# How much of a group the worst case counts as where few groups tell how misses cluster: among the
-# values tried (0, 1/4, 1/2, 1) the one whose coverage is nearest to 95 %.
-_WORST_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -110,52 +105,38 @@ def estimate_share(
     '0.938 [0.876, 0.970]'
     """
     values = np.asarray(hits, np.float64)
-    _, numbers = np.unique(
-        np.zeros(len(values)) if classes is None else classes, return_inverse=True
+    every = np.zeros(len(values)) if classes is None else classes
+    _, numbers = np.unique(every, return_inverse=True)
+    recalls = np.bincount(numbers, values) / np.bincount(numbers)
+    return _apply_wilson(
+        float(recalls.mean()), _measure_size(values, groups, numbers, level), level
     )
-    sizes = np.bincount(numbers)
-    right = np.bincount(numbers, values).astype(np.float64)
-    share = float((right / sizes).mean())
-    effective = _effective_size(right, sizes)
-    if groups is not None:
-        members = _Groups(groups, len(values))
-        if len(members) == 1:
-            return Estimate(share, 0.0, 1.0)
-        effect = _design_effect(values, numbers, right / sizes, members)
-        normal = NormalDist().inv_cdf((1 + level) / 2)
-        few = (normal / student_quantile((1 + level) / 2, len(members) - 1)) ** 2
-        effective *= min(few / effect, 1.0)
-    return wilson(share * effective, effective, level)
 
 
-def _effective_size(right: Floats, sizes: Rows) -> float:
-    """Photos of a simple sample with the variance that the mean share of the classes has.
+def _measure_size(
+    values: Floats, groups: Sequence[Any] | npt.NDArray[Any] | None, classes: Rows, level: float
+) -> float:
+    """Effective sample size; 0 where there is one group, which tells of no other."""
+    sizes = np.bincount(classes)
+    right = np.bincount(classes, values).astype(np.float64)
+    size = effective_size(right, sizes)
+    if groups is None:
+        return size
+    members = Groups(groups, len(values))
+    if len(members) == 1:
+        return 0.0
+    effect = design_effect(values, classes, right / sizes, members)
+    return size * min(_heed_few(len(members), level) / effect, 1.0)
 
-    Half a photo is added on each side, as by Jeffreys' prior (Brown et al. 2001,
-    https://doi.org/10.1214/ss/1009213286): few photos that are all right are not known for sure.
-    """
-    if len(sizes) == 1:
-        return float(sizes[0])
-    shares = (right + 0.5) / (sizes + 1)
-    variance = float((shares * (1 - shares) / sizes).sum()) / len(sizes) ** 2
-    return float(shares.mean() * (1 - shares.mean())) / variance
+
+def _heed_few(count: int, level: float) -> float:
+    """By what a sample size is multiplied so that Wilson's interval is as wide as t makes it."""
+    share = (1 + level) / 2
+    return (NormalDist().inv_cdf(share) / student_quantile(share, count - 1)) ** 2
 
 
-def _design_effect(values: Floats, classes: Rows, shares: Floats, members: _Groups) -> float:
-    """How many times the variance of photos that are their own groups."""
-    sizes, total = np.bincount(classes), len(members)
-    weights = 1 / sizes[classes]
-    # Where every group is right or wrong as a whole, a photo of a group of ten is a tenth.
-    worst = float((members.sum(weights) ** 2).sum() / (weights**2).sum())
-    alone = float((shares * (1 - shares) / sizes).sum())
-    if alone == 0:
-        return worst
-    spread = members.sum(weights * (values - shares[classes]))
-    effect = total / (total - 1) * float((spread**2).sum()) / alone
-    # Few groups with misses (or hits) say little of how these cluster: the worst case counts
-    # as a part of one more of them.
-    mixed = float(min((members.sum(1 - values) > 0).sum(), (members.sum(values) > 0).sum()))
-    return (mixed * effect + _WORST_WEIGHT * worst) / (mixed + _WORST_WEIGHT)
+def _apply_wilson(share: float, size: float, level: float) -> Estimate:
+    return wilson(share * size, size, level) if size else Estimate(share, 0.0, 1.0)
 
 
 def bootstrap(
@@ -185,7 +166,7 @@ def bootstrap(
     '49.500 [43.723, 55.047]'
     """
     value = statistic(np.arange(count))
-    members = _Groups(groups, count)
+    members = Groups(groups, count)
     if len(members) == 1:
         return Estimate(value, value, value)
     rng = np.random.default_rng(seed)
@@ -227,7 +208,7 @@ def compare_hits(
     gains = np.asarray(hits, np.float64) - np.asarray(others, np.float64)
     if gains.ndim != 1 or not len(gains):
         raise ValueError(f"hits of shape {gains.shape}; needed is one per photo, of both alike")
-    members = _Groups(groups, len(gains))
+    members = Groups(groups, len(gains))
     size = len(gains) / len(members)
     sums = np.append(members.sum(gains), (size**0.5, -(size**0.5)))
     sizes = np.append(members.sizes, (size, size))
@@ -277,24 +258,29 @@ def _predict_held_out(
 
 
 def estimate_repeated(
-    hits: npt.ArrayLike, repeats: Sequence[Sequence[Fold]], *, level: float = LEVEL
+    hits: npt.ArrayLike,
+    repeats: Sequence[Sequence[Fold]],
+    groups: Sequence[Any] | npt.NDArray[Any] | None = None,
+    *,
+    level: float = LEVEL,
 ) -> Estimate:
-    """Accuracy by repeated cross-validation, with the corrected resampled t interval.
+    """Accuracy by repeated cross-validation; Wilson's interval at its effective sample size.
 
     The scores of folds are dependent, because they share training photos; their variance is raised
     by the ratio of test to training photos (Nadeau and Bengio 2003,
     https://doi.org/10.1023/A:1024068626366; for repeated cross-validation Bouckaert and Frank
-    2004, https://doi.org/10.1007/978-3-540-24775-3_3). Groups are heeded by folds that keep them
-    together.
+    2004, https://doi.org/10.1007/978-3-540-24775-3_3). The sample size is the one that has this
+    variance, or that of `estimate_share` where that is smaller: near 100 % folds hardly differ.
 
     Args:
         hits: ``(repeat, photo)`` whether the out-of-fold answers are right.
         repeats: The folds, as `cross_validate` took them; more than one in all.
+        groups: ``(photo,)`` what tells groups apart; folds keep them together.
         level: Of confidence.
 
     >>> folds = [(np.array([0, 1]), np.array([2, 3])), (np.array([2, 3]), np.array([0, 1]))]
     >>> str(estimate_repeated([[True, True, False, True]], [folds]))
-    '0.750 [0.000, 1.000]'
+    '0.750 [0.003, 1.000]'
     """
     right = np.asarray(hits, np.float64)
     scores, ratios = [], []
@@ -302,10 +288,12 @@ def estimate_repeated(
         for train, held_out in folds:
             scores.append(float(row[held_out].mean()))
             ratios.append(len(held_out) / len(train))
-    count, value = len(scores), float(right.mean())
-    variance = float(np.var(scores, ddof=1)) * (1 / count + float(np.mean(ratios)))
-    half = student_quantile((1 + level) / 2, count - 1) * math.sqrt(variance)
-    return Estimate(value, max(value - half, 0.0), min(value + half, 1.0))
+    value, photos = float(right.mean()), right.mean(0)
+    variance = float(np.var(scores, ddof=1)) * (1 / len(scores) + float(np.mean(ratios)))
+    size = _measure_size(photos, groups, np.zeros(len(photos), np.intp), level)
+    if variance:
+        size = min(size, _heed_few(len(scores), level) * value * (1 - value) / variance)
+    return _apply_wilson(value, size, level)
 
 
 def _percentile_interval(
@@ -315,35 +303,3 @@ def _percentile_interval(
     share = NormalDist().cdf(wide) * 100
     low, high = np.percentile(draws, (100 - share, share))
     return Estimate(value, float(low), float(high))
-
-
-class _Groups:
-    """Rows by group; a row is its own group when none are given."""
-
-    def __init__(self, groups: Sequence[Any] | npt.NDArray[Any] | None, count: int) -> None:
-        if groups is None:
-            numbers = np.arange(count)
-        else:
-            _, numbers = np.unique(np.asarray(groups), return_inverse=True)
-        if len(numbers) != count or not count:
-            raise ValueError(f"{len(numbers)} groups for {count} photos; needed is one each")
-        self._numbers = numbers
-        self._rows = np.argsort(numbers, kind="stable")
-        self.sizes = np.bincount(numbers)
-        self._starts = np.cumsum(self.sizes) - self.sizes
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def sum(self, values: Floats) -> Floats:
-        """``(group,)`` sums of ``(row,)`` values."""
-        sums: Floats = np.bincount(self._numbers, values).astype(np.float64)
-        return sums
-
-    def draw(self, rng: np.random.Generator) -> Rows:
-        """The rows of as many groups as there are, drawn with replacement."""
-        drawn = rng.integers(0, len(self), len(self))
-        sizes = self.sizes[drawn]
-        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rows: Rows = self._rows[np.repeat(self._starts[drawn], sizes) + within]
-        return rows

@@ -262,7 +262,7 @@ def cross_validate_probe(
     count = min(_FOLDS, fewest)
     repeats = [list(list_folds(labels, groups, count, seed + turn)) for turn in range(_REPEATS)]
     logits = hold_out_once(rows, labels, len(class_names), repeats, probe.strength)
-    return estimate_repeated(logits.argmax(2) == labels, repeats)
+    return estimate_repeated(logits.argmax(2) == labels, repeats, groups)
 
 
 def select_rows(features: Features, samples: tuple[Sample, ...]) -> npt.NDArray[np.float32]:
