@@ -11,6 +11,10 @@ from headstart.errors import HeadstartError, did_you_mean
 LIVE = "live"
 
 
+# What BatchNormalization does where layers are trained: see `FineTune`.
+BATCHNORM = ("inference", "affine", "train")
+
+
 @dataclass(frozen=True)
 class FineTune:
     """Settings of the stage that trains the last part of the backbone together with the head.
@@ -98,10 +102,12 @@ class FineTune:
                 raise HeadstartError(
                     f"{name} is {value!r}; accepted are {noun} from {low:g} to {high:g}{also}."
                 )
-        if self.optimizer not in ("adamw", "sgd"):
-            raise HeadstartError(
-                f'optimizer is {self.optimizer!r}; accepted are "adamw" and "sgd".'
-            )
+        for name, accepted in (("optimizer", ("adamw", "sgd")), ("batchnorm", BATCHNORM)):
+            if (value := getattr(self, name)) not in accepted:
+                raise HeadstartError(
+                    f"{name} is {value!r}.{did_you_mean(str(value), accepted)} Accepted: "
+                    f"{', '.join(accepted)}."
+                )
 
     @property
     def is_nothing(self) -> bool:

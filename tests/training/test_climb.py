@@ -143,10 +143,11 @@ def test_ctrl_c_while_steps_are_timed_leaves_the_probe(
     monkeypatch.setattr(ladder, "measure_speed", interrupt)
     climb = make_climb(Budget(1000.0))
     climb.run()
-    assert (climb.is_stopped, climb.best, taken) == (True, None, [])
+    assert (bool(climb.stopped), climb.best, taken) == (True, None, [])
     [step] = climb.steps
     assert not step.is_taken
     assert "stopped" in step.why
+    assert climb.warnings[0].endswith("The result is the head on the frozen network.")
 
 
 def test_a_search_without_a_budget_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,12 +176,13 @@ def test_an_interrupt_while_a_search_is_timed_is_no_search(monkeypatch: pytest.M
     monkeypatch.setattr(ladder, "measure_speed", interrupt)
     climb = make_climb(Budget(1000.0))
     climb.search()
-    assert climb.is_stopped
+    assert climb.stopped
     assert [(step.is_taken, "stopped" in step.why) for step in climb.steps] == [(False, True)] * 2
 
 
 @pytest.mark.parametrize(
-    ("end", "says"), [(OutOfTimeError(), "the budget was spent"), (KeyboardInterrupt(), "stopped")]
+    ("end", "says"),
+    [(OutOfTimeError(), "not finished within the budget"), (KeyboardInterrupt(), "stopped")],
 )
 def test_what_ends_a_step_leaves_the_best_so_far(
     speeds: dict[str, Speed], tune: Any, end: BaseException, says: str
@@ -190,9 +192,12 @@ def test_what_ends_a_step_leaves_the_best_so_far(
     climb.take(*RUNGS[3])
     climb.take(*RUNGS[-1])
     assert taken == ["half", "whole network"]
-    assert climb.is_stopped
+    assert climb.stopped
     assert climb.settings == RUNGS[3][1]
     assert says in climb.steps[-1].outcome
+    [warning] = climb.warnings
+    assert says in warning
+    assert warning.endswith("The result is the best until then.")
     climb.run(RUNGS)
     assert len(taken) == 2, "nothing is begun after that"
 

@@ -73,6 +73,11 @@ def test_a_rate_that_diverges_keeps_the_probe_and_names_itself(
     assert is_the_probe(network, probe)
 
 
+def test_where_the_head_diverges_its_rate_is_named(source: Array) -> None:
+    _, _, found = tune(source, learning_rate=1e-4, head_learning_rate=1000.0)
+    assert found.says.endswith("The head's rate was 1000: lower it as well.")
+
+
 def test_the_sweep_drops_rates_that_diverge(source: Array) -> None:
     _, _, found = tune(source, learning_rates=(900.0, 1e-3, 30.0))
     assert found.learning_rate == 1e-3
@@ -111,6 +116,10 @@ def test_a_sweep_chooses_as_the_result_is_chosen(
 def test_a_gain_in_probabilities_alone_is_called_so() -> None:
     better = Gain(50, 0.8, 0.9, 0.0, 0.2, 0.97)
     assert stage._describe(1.0, better).startswith("Fine-tuning gained +10.0 points")
+    worse = stage._describe(0.0, replace(better, probability=0.0))
+    assert worse.startswith("Fine-tuning did not help on the 50 photos held out")
+    unlikely = stage._describe(0.0, replace(better, probability=0.3))
+    assert "probability 0.30, wanted 0.8" in unlikely
     says = stage._describe(0.5, replace(better, tuned=0.8))
     assert says.startswith("Fine-tuning gained probabilities (a lower loss with probability 0.97)")
 

@@ -81,8 +81,22 @@ def test_photos_may_be_given_one_by_one_or_as_a_dataset(
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     with pytest.raises(DatasetError, match="each photo needs one"):
         headstart.fine_tune(own, paths, labels[1:], **QUICK)
+    assert "kernel=" not in repr(from_paths), "no weights are printed"
+    assert len(repr(from_paths)) < 2000
     batches = list(headstart.make_dataset(own, list(pixels), "block2_relu", labels=labels))
     assert sum(len(truth) for _, truth in batches) == len(paths)
+
+
+@pytest.mark.parametrize("mode", ["int", "categorical"])
+def test_a_dataset_of_keras_keeps_its_class_names(digits_folder: Path, mode: str) -> None:
+    import keras
+
+    dataset = keras.utils.image_dataset_from_directory(
+        digits_folder, label_mode=mode, image_size=(32, 32), verbose=False
+    )
+    dataset.class_names = [f"digit {name}" for name in dataset.class_names]
+    classifier = headstart.ImageClassifier().fit(dataset)
+    assert classifier.classes_.tolist() == [f"digit {number}" for number in range(4)]
 
 
 def test_a_loop_of_ones_own_trains_from_the_dataset(own: keras.Model, digits_folder: Path) -> None:

@@ -129,6 +129,7 @@ def test_what_is_interrupted_goes_on_to_the_same_bits(
     done[0], stop[0] = 0, steps // 2
     stopped = ImageClassifier(model, recipe=recipe).fit(digits_folder)
     assert stopped.tuning is None, "Ctrl-C leaves the probe"
+    assert "Fine-tuning was stopped; run again" in stopped.warnings[-1]
     stop[0] = 10_000
     again = ImageClassifier(model, recipe=recipe).fit(digits_folder)
     assert done[0] == steps, "what was done is not done again"

@@ -122,6 +122,8 @@ def _row(run: Run, gain: tuple[int, Comparison] | None) -> tuple[str, ...]:
     if record["fine_tune"]:
         kept = "" if record["fine_tune"]["share"] else ", the probe was kept"
         recipe += f" ({record['fine_tune']['unfreeze']}{kept})"
+    elif "fine_tune" in record["recipe"]:
+        recipe += " (not finished: the probe)"
     says = "–"
     if gain is not None:
         photos, found = gain

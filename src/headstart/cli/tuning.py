@@ -75,10 +75,13 @@ def print_tuning(tuning: Tuning) -> None:
     console.print(table)
     boundary = tuning.unfreeze.boundary
     shape = " × ".join(map(str, boundary.shape))
-    console.print(
-        f"cached up to {escape(boundary.name)} ({shape}), {boundary.share_before:.0%} of the "
-        f"multiply-adds: {tuning.cached_bytes / 1e6:,.0f} MB in "
-        f"{sum(tuning.seconds.values()):,.1f} s",
-        soft_wrap=True,
-    )
+    if not frozen:
+        console.print("nothing is frozen, and so nothing is cached")
+    else:
+        console.print(
+            f"cached up to {escape(boundary.name)} ({shape}), {boundary.share_before:.0%} of the "
+            f"multiply-adds: {tuning.cached_bytes / 1e6:,.0f} MB in "
+            f"{sum(tuning.seconds.values()):,.1f} s",
+            soft_wrap=True,
+        )
     console.print(escape(tuning.says), soft_wrap=True)

@@ -98,7 +98,9 @@ def digest_content(photo: Any) -> str:
 def unpack_dataset(dataset: Any) -> tuple[list[npt.NDArray[np.uint8]], list[str]]:
     """Photos and labels of a `tf.data.Dataset` of pairs, batched or not; held in memory.
 
-    Pixels are uint8, or floats from 0 to 255; labels are numbers, strings or one-hot rows.
+    Pixels are uint8, or floats from 0 to 255; labels are numbers, strings or one-hot rows. Where
+    the dataset has ``class_names``, as those of `keras.utils.image_dataset_from_directory` have,
+    numbers and one-hot rows are called by them.
 
     Raises:
         DatasetError: Its elements are no such pairs, or pixels are out of their range.
@@ -112,6 +114,7 @@ def unpack_dataset(dataset: Any) -> tuple[list[npt.NDArray[np.uint8]], list[str]
     """
     photos: list[npt.NDArray[np.uint8]] = []
     labels: list[str] = []
+    names = getattr(dataset, "class_names", None)
     for element in dataset.as_numpy_iterator():
         if not isinstance(element, tuple) or len(element) < 2:
             raise DatasetError("The dataset gives no pairs (photos, labels), which fit needs.")
@@ -129,13 +132,15 @@ def unpack_dataset(dataset: Any) -> tuple[list[npt.NDArray[np.uint8]], list[str]
                 "are 0 to 255, as photos are: preprocessing is inside the backbone."
             )
         photos += list(np.round(pixels).astype(np.uint8))
-        labels += [_name_label(label) for label in truth]
+        labels += [_name_label(label, names) for label in truth]
     return photos, labels
 
 
-def _name_label(label: Any) -> str:
+def _name_label(label: Any, names: Sequence[str] | None) -> str:
     if np.ndim(label):
         label = np.argmax(label) if np.size(label) > 1 else np.ravel(label)[0]
+    if names is not None and isinstance(label, (np.integer, np.floating)):
+        return str(names[int(label)])
     return label.decode() if isinstance(label, bytes) else str(label)
 
 

@@ -23,6 +23,8 @@ from headstart.evaluation.run_page import (
 from headstart.evaluation.trust import WHY_NEVER_SURE
 
 _SHOWN_CONFUSIONS = 3
+# Where chance alone would show a calibration error above it, a measured one says nothing.
+_TOO_VAGUE = 0.1
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,15 @@ def advise(
 
 
 def _describe_calibration(evaluation: Evaluation | None) -> str:
-    found = evaluation.calibration if evaluation else None
-    if found is None:
+    if evaluation is None or evaluation.calibration is None:
         return ""
+    found = evaluation.calibration
+    if found.ece <= found.by_chance_high and found.by_chance_high > _TOO_VAGUE:
+        return (
+            f"Whether its probabilities can be believed, {evaluation.photos} photos do not tell: "
+            f"they are off by {100 * found.ece:.1f} points on average, and chance alone would show "
+            f"up to {100 * found.by_chance_high:.1f}."
+        )
     if found.ece <= found.by_chance_high:
         return (
             "Its probabilities can be believed: they are off by "

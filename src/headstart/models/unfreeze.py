@@ -12,12 +12,10 @@ from headstart.errors import BoundaryError, did_you_mean
 from headstart.models.blocks import Block
 from headstart.models.boundary import Boundary, list_blocks, list_boundaries
 from headstart.models.graph import list_layers, list_sublayers, list_trainable, trace
+from headstart.recipe import BATCHNORM
 
 if TYPE_CHECKING:
     import keras
-
-# What BatchNormalization does in layers that are trained.
-BATCHNORM = ("inference", "affine", "train")
 
 _LAST_BLOCKS = re.compile(r"last_(?:block|(\d+)_blocks?)")
 

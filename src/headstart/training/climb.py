@@ -9,6 +9,7 @@ a step early leaves the best network so far.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +30,8 @@ from headstart.training.probe import Probe
 from headstart.training.search import DEPTHS, EPOCHS, Search
 from headstart.training.trust import list_labels
 from headstart.training.tuning import Check, Options, Photos, Tuning
+
+_LOGGER = logging.getLogger(__name__)
 
 # On fewer photos, or fewer mistakes of the probe, a gain could not be told from chance. On 50 of
 # ten classes there was one on average, and no draw lost: docs/recipes.md.
@@ -55,7 +58,7 @@ class Climb:
         settings: That it was trained with.
         last: The last one that was finished, better or not.
         seconds: ``decode`` and ``prefix`` of all steps.
-        is_stopped: Whether the user or the end of the budget stopped a step.
+        stopped: How the user or the end of the budget stopped a step; empty where nothing did.
     """
 
     prefix: Prefix
@@ -70,7 +73,7 @@ class Climb:
     settings: FineTune | None = None
     last: Tuning | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    is_stopped: bool = False
+    stopped: str = ""
 
     @property
     def ladder(self) -> Ladder:
@@ -78,6 +81,14 @@ class Climb:
         photos, pace = self.photos, self.options.seconds_per_photo or 0.0
         amounts = Amounts(len(photos.train), len(photos.validation), self.tested, pace)
         return Ladder(self.prefix, len(photos.class_names), amounts, self.budget)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not finished, and what the result is."""
+        if not self.stopped:
+            return ()
+        result = "the head on the frozen network" if self.best is None else "the best until then"
+        return (f"Fine-tuning was {self.stopped}. The result is {result}.",)
 
     def follow(self, recipe: Recipe) -> None:
         """Take the one step that a recipe names, or those that `search` or `run` find."""
@@ -103,7 +114,7 @@ class Climb:
             )
             return
         lowest = 0
-        while lowest < len(rungs) and not self.is_stopped:
+        while lowest < len(rungs) and not self.stopped:
             try:
                 found, beyond = self.ladder.find_fitting(rungs[lowest:])
             except KeyboardInterrupt:
@@ -157,7 +168,7 @@ class Climb:
             search = Search(self.prefix, self.photos, self.probe, self.seed, options, depths=depths)
             found = search.run()
         except KeyboardInterrupt:
-            self.is_stopped, step.outcome = True, f"stopped; {_AGAIN}"
+            self.stopped = step.outcome = _say_stopped()
         step.actual, step.why = time.monotonic() - start, "as asked for"
         if found is not None:
             step.outcome = (
@@ -179,11 +190,12 @@ class Climb:
             )
             step.outcome = tuning.says if tuning is not None else "nothing could be trained"
         except OutOfTimeError:
-            step.outcome = f"not finished: the budget was spent; with more of it {_AGAIN}"
-            self.is_stopped = True
+            self.stopped = step.outcome = (
+                "not finished within the budget: it takes about "
+                f"{format_duration(forecast.seconds)}, as foretold; with more of it {_AGAIN}"
+            )
         except KeyboardInterrupt:
-            step.outcome = f"stopped; {_AGAIN}"
-            self.is_stopped = True
+            self.stopped = step.outcome = _say_stopped()
         step.actual = time.monotonic() - start
         if tuning is not None:
             self.last = tuning
@@ -214,8 +226,8 @@ class Climb:
 
     def _stop(self) -> None:
         """Before a step was begun."""
-        self.is_stopped = True
-        what, why = "no further part of the network", "stopped while steps were timed; run again"
+        self.stopped = why = f"stopped before a step was begun; {_AGAIN}"
+        what = "no further part of the network"
         self.steps.append(Step("fine-tuning", what, None, why, is_taken=False))
 
     def _leave(self, rungs: tuple[tuple[str, FineTune], ...]) -> None:
@@ -256,6 +268,12 @@ class Climb:
         step.outcome += f" Beside the step before: {points:+.1f} points; "
         step.outcome += "it is kept." if share else "the step before is kept."
         return bool(share)
+
+
+def _say_stopped() -> str:
+    """At once, as what follows takes seconds; the sentence that stays."""
+    _LOGGER.warning("Fine-tuning is stopped; what there is is measured.")
+    return f"stopped; {_AGAIN}"
 
 
 def object_to_few(photos: int) -> str:

@@ -181,7 +181,7 @@ def train(
     class_names = tuple(sorted({sample.label for sample in split.train}))
     with stopwatch.step("probe"):
         probe = _fit(features, split, class_names, recipe, seed)
-    tuning = None
+    tuning, stopped = None, tuple[str, ...]()
     if recipe.fine_tune is not None or recipe.name in ("auto", "search"):
         options = Options(runtime, progress, callbacks, guess_pace(prefix, runtime))
         photos = list_photos(features, split, class_names)
@@ -190,6 +190,7 @@ def train(
             climb.follow(recipe)
         stopwatch.move("fine_tune", climb.seconds)
         tuning, recipe = climb.best or climb.last, climb.name_recipe(recipe)
+        stopped = climb.warnings
         if plan is not None:
             plan.set_further(climb.steps)
     with stopwatch.step("trust"), holding("measuring"):
@@ -216,6 +217,7 @@ def train(
         *describe_lost(everything, features.problems),
         *describe_classes(split, class_names, use_all),
         *describe_engine(tuning),
+        *stopped,
     )
     return Training(
         class_names=class_names,

@@ -136,8 +136,11 @@ def choose_share(
         for loss, score in zip(losses, scores, strict=True)
     ]
     best = int(np.argmin(means))
-    probability = _resample(losses[0] - losses[best], groups, seed)
-    if best == 0 or float((probability > 0).mean()) < _LIKELY:
+    # Where the probe is best, it is said how likely the best of the others is better.
+    rival = best or 1 + int(np.argmin(means[1:]))
+    gains = _resample(losses[0] - losses[rival], groups, seed)
+    probability = float((gains > 0).mean()) if np.isfinite(means[rival]) else 0.0
+    if best == 0 or probability < _LIKELY:
         best = 0
     difference = compare_hits(scores[best], scores[0], groups, seed=seed).difference
     return shares[best], Gain(
@@ -146,7 +149,7 @@ def choose_share(
         float(scores[best].mean()),
         difference.low,
         difference.high,
-        float((probability > 0).mean()),
+        probability,
         targets.objective.measure,
     )
 

@@ -301,6 +301,8 @@ def _describe_divergence(rate: float | None, settings: FineTune) -> str:
     advice = f"Try a lower one, such as {min(min(rates) / 10, *FineTune().learning_rates):g}"
     if rate is not None:
         advice += ", or give none: then one is measured"
+    if settings.head_learning_rate is not None:
+        advice += f". The head's rate was {settings.head_learning_rate:g}: lower it as well"
     return (
         f"Fine-tuning diverged (learning {noun} {', '.join(f'{each:g}' for each in rates)}); the "
         f"probe is kept. {advice}."
@@ -310,6 +312,11 @@ def _describe_divergence(rate: float | None, settings: FineTune) -> str:
 def _describe(share: float, gain: Gain | None) -> str:
     if gain is None:
         return "Fine-tuned without photos held out: whether it helped is not known."
+    if share == 0.0 and gain.probability == 0.0:
+        return (
+            f"Fine-tuning did not help on the {gain.photos} photos held out: it was right less "
+            "often, or its loss was higher; the probe is kept."
+        )
     if share == 0.0:
         return (
             f"Fine-tuning was not likely to help ({gain.photos} photos held out, probability "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,20 +68,20 @@ class Tuning:
     """
 
     unfreeze: Unfreeze
-    kernel: Floats
-    bias: Floats
-    arrays: dict[str, Floats]
-    backbone: keras.Model
+    kernel: Floats = field(repr=False)
+    bias: Floats = field(repr=False)
+    arrays: dict[str, Floats] = field(repr=False)
+    backbone: keras.Model = field(repr=False)
     share: float
     learning_rate: float
     epochs: int
     gain: Gain | None
     says: str
-    parameters: tuple[ParameterCount, ...]
-    history: tuple[dict[str, Any], ...]
+    parameters: tuple[ParameterCount, ...] = field(repr=False)
+    history: tuple[dict[str, Any], ...] = field(repr=False)
     cached_bytes: int
     seconds: dict[str, float]
-    held_out: tuple[npt.NDArray[np.intp], Floats] | None = None
+    held_out: tuple[npt.NDArray[np.intp], Floats] | None = field(default=None, repr=False)
     why_here: str = ""
 
 
