@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from headstart import ImageClassifier
 from headstart.cli.commands import app
+from headstart.training.network import Network
 
 
 def run(*arguments: str | Path) -> Any:
@@ -60,6 +61,22 @@ def test_compare_prints_a_row_per_run(folder: Path) -> None:
     assert "first" in text
     assert "tune (last_block" in text
     assert "untested" in text
+
+
+def test_a_run_that_was_stopped_is_not_called_tuned(
+    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Network, "train_step", interrupt)
+    stopped = run("train", digits_folder, "-o", tmp_path / "stopped.headstart", "--recipe", "tune")
+    assert stopped.exit_code == 0, stopped.output
+    text = " ".join(stopped.output.split())
+    assert "Fine-tuning was stopped; run again to go on where it was" in text
+    assert "The result is the head on the frozen network." in text
+    compared = run("compare", tmp_path / "stopped.headstart", tmp_path / "stopped.run")
+    assert "tune (not finished: the probe)" in " ".join(compared.output.split())
 
 
 def test_compare_measures_the_gain_on_shared_photos(folder: Path) -> None:
