@@ -22,6 +22,7 @@ import argparse
 import csv
 import hashlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -107,12 +108,15 @@ class Depth:
 
 def measure_losses(logits: Any, labels: Any) -> Any:
     """``(photo,)`` log losses after the best temperature."""
-    from headstart.evaluation.calibration import fit_temperature
+    from headstart.evaluation.calibration import find_temperature
     from headstart.training.probe import softmax
 
-    wide = logits.astype(np.float64)
-    chosen = softmax(wide / fit_temperature(wide, labels))[np.arange(len(labels)), labels]
-    return -np.log(np.maximum(chosen, 1e-12))
+    wide, rows = logits.astype(np.float64), np.arange(len(labels))
+
+    def measure(temperature: float) -> Any:
+        return -np.log(np.maximum(softmax(wide / temperature)[rows, labels], 1e-12))
+
+    return measure(find_temperature(lambda t: float(measure(t).mean()), len(labels), math.inf))
 
 
 def compare_with_first(first: Any, logits: Any, labels: Any, groups: Any) -> dict[str, Any]:
