@@ -108,15 +108,12 @@ class Depth:
 
 def measure_losses(logits: Any, labels: Any) -> Any:
     """``(photo,)`` log losses after the best temperature."""
-    from headstart.evaluation.calibration import find_temperature
+    from headstart.evaluation.calibration import fit_temperature
     from headstart.training.probe import softmax
 
-    wide, rows = logits.astype(np.float64), np.arange(len(labels))
-
-    def measure(temperature: float) -> Any:
-        return -np.log(np.maximum(softmax(wide / temperature)[rows, labels], 1e-12))
-
-    return measure(find_temperature(lambda t: float(measure(t).mean()), len(labels), math.inf))
+    wide = logits.astype(np.float64)
+    best = fit_temperature(wide, labels, spread=math.inf)
+    return -np.log(np.maximum(softmax(wide / best)[np.arange(len(labels)), labels], 1e-12))
 
 
 def compare_with_first(first: Any, logits: Any, labels: Any, groups: Any) -> dict[str, Any]:

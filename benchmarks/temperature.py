@@ -19,7 +19,7 @@ from measure import make_parser, save_rows
 from out_of_fold import Photos
 
 from headstart.data.split import list_folds
-from headstart.evaluation.calibration import SPREAD, find_temperature, measure_calibration
+from headstart.evaluation.calibration import SPREAD, fit_temperature, measure_calibration
 from headstart.training.probe import fit_probe, softmax
 
 # Classes that are told apart with ease, with some effort, and hardly.
@@ -33,8 +33,13 @@ CASES = (
 SPREADS = (0.0, 0.15, 0.2, 0.3, 0.4, 0.5, 1.0, math.inf)
 
 
-def measure_draw(photos: Photos, names: tuple[str, ...], count: int, draw: int) -> dict[float, Any]:
-    """By width: temperature, log loss of new photos and their calibration error."""
+def measure_draw(
+    photos: Photos, names: tuple[str, ...], count: int, draw: int
+) -> tuple[float, list[tuple[float, float, float]]]:
+    """Share of those held out that is right; by width temperature, log loss and calibration error.
+
+    The latter two are of new photos.
+    """
     numbers = [photos.names.index(name) for name in names or photos.names]
     rows = np.random.default_rng(draw).permutation(np.flatnonzero(np.isin(photos.labels, numbers)))
     labels, groups = np.searchsorted(numbers, photos.labels), np.array(photos.groups)
@@ -43,42 +48,34 @@ def measure_draw(photos: Photos, names: tuple[str, ...], count: int, draw: int) 
     new = rows[~np.isin(groups[rows], groups[train])]
     folds = list(list_folds(labels[train], groups[train].tolist(), 5, draw))
     probe = fit_probe(photos.features[train], labels[train], len(numbers), folds)
-    outputs = photos.features[new] @ probe.kernel + probe.bias
-
-    def loss(logits: Any, truth: Any) -> float:
-        chosen = softmax(logits.astype(np.float64))[np.arange(len(truth)), truth]
-        return float(-np.log(np.maximum(chosen, 1e-12)).mean())
-
-    def held_loss(heat: float) -> float:
-        return loss(probe.held_out / heat, labels[train])
-
-    found: dict[float, Any] = {}
+    outputs = (photos.features[new] @ probe.kernel + probe.bias).astype(np.float64)
+    held = (probe.held_out, labels[train], groups[train])
+    found = []
     for spread in SPREADS:
-        owners = len(set(groups[train]))
-        heat = 1.0
-        if spread:
-            heat = find_temperature(held_loss, owners, spread)
-        odds = softmax(outputs.astype(np.float64) / heat)
-        error = measure_calibration(odds, labels[new], draw).ece
-        found[spread] = (heat, loss(outputs / heat, labels[new]), error)
-    found["right"] = float((probe.held_out.argmax(1) == labels[train]).mean())
-    return found
+        heat = fit_temperature(*held, spread=spread) if spread else 1.0
+        odds = softmax(outputs / heat)
+        chosen = odds[np.arange(len(new)), labels[new]]
+        loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+        found.append((heat, loss, measure_calibration(odds, labels[new], draw).ece))
+    return float((probe.held_out.argmax(1) == labels[train]).mean()), found
 
 
 def measure_case(
     photos: Photos, data: str, names: tuple[str, ...], count: int, draws: int
 ) -> list[dict[str, Any]]:
     """A row per width."""
-    found = [measure_draw(photos, names, count, draw) for draw in range(draws)]
+    rights, found = zip(
+        *(measure_draw(photos, names, count, draw) for draw in range(draws)), strict=True
+    )
     rows = []
-    for spread in SPREADS:
-        heats, losses, errors = zip(*(each[spread] for each in found), strict=True)
+    for spread, figures in zip(SPREADS, zip(*found, strict=True), strict=True):
+        heats, losses, errors = zip(*figures, strict=True)
         rows.append(
             {
                 "data": f"{data}: {', '.join(names) or 'all classes'}",
                 "photos": count,
                 "draws": draws,
-                "right of those held out": float(np.mean([each["right"] for each in found])),
+                "right of those held out": float(np.mean(rights)),
                 "spread": spread,
                 "ours": "yes" if spread == SPREAD else "no",
                 "temperature": float(np.mean(heats)),

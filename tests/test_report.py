@@ -16,7 +16,7 @@ from headstart import ImageClassifier, write_report
 from headstart.cli.output import print_trust
 from headstart.errors import HeadstartError, RunError
 from headstart.evaluation.intervals import Estimate
-from headstart.evaluation.report import _describe_trust
+from headstart.evaluation.report import _describe_calibration, _describe_trust
 from headstart.evaluation.trust import WHY_NEVER_SURE
 from headstart.recipe import choose_recipe
 from headstart.runs import Run, load_run, save_run
@@ -82,6 +82,21 @@ def test_it_says_what_was_measured(page: Page, mistaken: Any) -> None:
     for title in ("How sure is that?", "What to do next", "What would more photos bring?"):
         assert title in page.text
     assert page.tags.count("svg") == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "by_chance", "says"),
+    [
+        (0.04, 0.06, "can be believed"),
+        (0.14, 0.21, "photos do not tell: they are off by 14.0 points"),
+        (0.30, 0.21, "more than the 21.0 that chance alone"),
+    ],
+)
+def test_probabilities_are_believed_where_photos_can_tell(
+    mistaken: Any, error: float, by_chance: float, says: str
+) -> None:
+    found = replace(mistaken.evaluation.calibration, ece=error, by_chance_high=by_chance)
+    assert says in _describe_calibration(replace(mistaken.evaluation, calibration=found))
 
 
 def test_where_no_answer_is_sure_it_says_why(

@@ -10,7 +10,6 @@ from headstart.errors import HeadstartError, did_you_mean
 # The setting ``views`` that draws new views in every epoch.
 LIVE = "live"
 
-
 # What BatchNormalization does where layers are trained: see `FineTune`.
 BATCHNORM = ("inference", "affine", "train")
 

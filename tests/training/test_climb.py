@@ -133,7 +133,7 @@ def test_a_later_step_replaces_an_earlier_one_only_where_that_is_likely(
 
 
 def test_ctrl_c_while_steps_are_timed_leaves_the_probe(
-    tune: Any, monkeypatch: pytest.MonkeyPatch
+    tune: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -148,6 +148,7 @@ def test_ctrl_c_while_steps_are_timed_leaves_the_probe(
     assert not step.is_taken
     assert "stopped" in step.why
     assert climb.warnings[0].endswith("The result is the head on the frozen network.")
+    assert "Fine-tuning is stopped" in caplog.text, "at once"
 
 
 def test_a_search_without_a_budget_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

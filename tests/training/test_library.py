@@ -97,6 +97,9 @@ def test_a_dataset_of_keras_keeps_its_class_names(digits_folder: Path, mode: str
     dataset.class_names = [f"digit {name}" for name in dataset.class_names]
     classifier = headstart.ImageClassifier().fit(dataset)
     assert classifier.classes_.tolist() == [f"digit {number}" for number in range(4)]
+    dataset.class_names = dataset.class_names[:2]
+    with pytest.raises(DatasetError, match=r"has a label [23], and 2 class_names"):
+        headstart.ImageClassifier().fit(dataset)
 
 
 def test_a_loop_of_ones_own_trains_from_the_dataset(own: keras.Model, digits_folder: Path) -> None:

@@ -60,6 +60,8 @@ def print_epoch(epoch: Epoch) -> None:
 
 def print_tuning(tuning: Tuning) -> None:
     """What was trained and what was frozen, and what came of it."""
+    from headstart.models.boundary import INPUT
+
     console = stdout()
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("part")
@@ -75,7 +77,7 @@ def print_tuning(tuning: Tuning) -> None:
     console.print(table)
     boundary = tuning.unfreeze.boundary
     shape = " × ".join(map(str, boundary.shape))
-    if not frozen:
+    if boundary.name == INPUT:
         console.print("nothing is frozen, and so nothing is cached")
     else:
         console.print(

@@ -103,7 +103,7 @@ def unpack_dataset(dataset: Any) -> tuple[list[npt.NDArray[np.uint8]], list[str]
     numbers and one-hot rows are called by them.
 
     Raises:
-        DatasetError: Its elements are no such pairs, or pixels are out of their range.
+        DatasetError: Its elements are no such pairs, or pixels or labels are out of their range.
 
     >>> class Pairs:
     ...     def as_numpy_iterator(self):
@@ -140,6 +140,8 @@ def _name_label(label: Any, names: Sequence[str] | None) -> str:
     if np.ndim(label):
         label = np.argmax(label) if np.size(label) > 1 else np.ravel(label)[0]
     if names is not None and isinstance(label, (np.integer, np.floating)):
+        if not 0 <= label < len(names):
+            raise DatasetError(f"The dataset has a label {label:g}, and {len(names)} class_names.")
         return str(names[int(label)])
     return label.decode() if isinstance(label, bytes) else str(label)
 

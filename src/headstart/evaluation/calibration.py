@@ -94,7 +94,11 @@ def _read_bin(row: dict[str, Any]) -> ReliabilityBin:
 
 
 def fit_temperature(
-    logits: Floats, labels: Labels, groups: Sequence[Any] | npt.NDArray[Any] | None = None
+    logits: Floats,
+    labels: Labels,
+    groups: Sequence[Any] | npt.NDArray[Any] | None = None,
+    *,
+    spread: float = SPREAD,
 ) -> float:
     """The temperature by which logits are divided so that they say how often they are right.
 
@@ -105,6 +109,7 @@ def fit_temperature(
         logits: ``(sample, class)`` of samples that were held out.
         labels: ``(sample,)`` class numbers.
         groups: ``(sample,)`` what is right or wrong together, and counts as one.
+        spread: See `find_temperature`.
 
     Returns:
         Between 0.05 and 20; 1.0 where there are no samples.
@@ -123,7 +128,7 @@ def fit_temperature(
     def loss(temperature: float) -> float:
         return float((np.log(np.exp(wide / temperature).sum(1)) - chosen / temperature).mean())
 
-    return find_temperature(loss, len(labels) if groups is None else len(set(groups)))
+    return find_temperature(loss, len(labels) if groups is None else len(set(groups)), spread)
 
 
 def find_temperature(loss: Callable[[float], float], count: int, spread: float = SPREAD) -> float:
@@ -158,7 +163,7 @@ def find_temperature(loss: Callable[[float], float], count: int, spread: float =
     golden = (math.sqrt(5) - 1) / 2
     while high - low > 1e-6:
         first, second = high - golden * (high - low), low + golden * (high - low)
-        low, high = (low, second) if cost(first) < cost(second) else (first, high)
+        low, high = (low, second) if cost(first) <= cost(second) else (first, high)
     return round(math.exp((low + high) / 2), 6)
 
 

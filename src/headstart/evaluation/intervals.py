@@ -105,28 +105,27 @@ def estimate_share(
     '0.938 [0.876, 0.970]'
     """
     values = np.asarray(hits, np.float64)
-    every = np.zeros(len(values)) if classes is None else classes
-    _, numbers = np.unique(every, return_inverse=True)
-    recalls = np.bincount(numbers, values) / np.bincount(numbers)
-    return _apply_wilson(
-        float(recalls.mean()), _measure_size(values, groups, numbers, level), level
-    )
+    numbers = np.zeros(len(values), np.intp)
+    if classes is not None:
+        _, numbers = np.unique(classes, return_inverse=True)
+    return _apply_wilson(*_summarise(values, groups, numbers, level), level)
 
 
-def _measure_size(
+def _summarise(
     values: Floats, groups: Sequence[Any] | npt.NDArray[Any] | None, classes: Rows, level: float
-) -> float:
-    """Effective sample size; 0 where there is one group, which tells of no other."""
+) -> tuple[float, float]:
+    """Mean share of the classes, and its sample size; 0 of one group, which tells of no other."""
     sizes = np.bincount(classes)
     right = np.bincount(classes, values).astype(np.float64)
-    size = effective_size(right, sizes)
+    shares, size = right / sizes, effective_size(right, sizes)
+    share = float(shares.mean())
     if groups is None:
-        return size
+        return share, size
     members = Groups(groups, len(values))
     if len(members) == 1:
-        return 0.0
-    effect = design_effect(values, classes, right / sizes, members)
-    return size * min(_heed_few(len(members), level) / effect, 1.0)
+        return share, 0.0
+    effect = design_effect(values, classes, shares, members)
+    return share, size * min(_heed_few(len(members), level) / effect, 1.0)
 
 
 def _heed_few(count: int, level: float) -> float:
@@ -288,9 +287,9 @@ def estimate_repeated(
         for train, held_out in folds:
             scores.append(float(row[held_out].mean()))
             ratios.append(len(held_out) / len(train))
-    value, photos = float(right.mean()), right.mean(0)
+    every = np.zeros(right.shape[1], np.intp)
+    value, size = _summarise(right.mean(0), groups, every, level)
     variance = float(np.var(scores, ddof=1)) * (1 / len(scores) + float(np.mean(ratios)))
-    size = _measure_size(photos, groups, np.zeros(len(photos), np.intp), level)
     if variance:
         size = min(size, _heed_few(len(scores), level) * value * (1 - value) / variance)
     return _apply_wilson(value, size, level)

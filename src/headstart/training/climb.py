@@ -226,7 +226,7 @@ class Climb:
 
     def _stop(self) -> None:
         """Before a step was begun."""
-        self.stopped = why = f"stopped before a step was begun; {_AGAIN}"
+        self.stopped = why = _say_stopped("stopped before a step was begun")
         what = "no further part of the network"
         self.steps.append(Step("fine-tuning", what, None, why, is_taken=False))
 
@@ -270,10 +270,10 @@ class Climb:
         return bool(share)
 
 
-def _say_stopped() -> str:
+def _say_stopped(how: str = "stopped") -> str:
     """At once, as what follows takes seconds; the sentence that stays."""
     _LOGGER.warning("Fine-tuning is stopped; what there is is measured.")
-    return f"stopped; {_AGAIN}"
+    return f"{how}; {_AGAIN}"
 
 
 def object_to_few(photos: int) -> str:

@@ -181,7 +181,8 @@ def train(
     class_names = tuple(sorted({sample.label for sample in split.train}))
     with stopwatch.step("probe"):
         probe = _fit(features, split, class_names, recipe, seed)
-    tuning, stopped = None, tuple[str, ...]()
+    tuning = None
+    stopped: tuple[str, ...] = ()
     if recipe.fine_tune is not None or recipe.name in ("auto", "search"):
         options = Options(runtime, progress, callbacks, guess_pace(prefix, runtime))
         photos = list_photos(features, split, class_names)

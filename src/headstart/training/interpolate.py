@@ -140,7 +140,7 @@ def choose_share(
     rival = best or 1 + int(np.argmin(means[1:]))
     gains = _resample(losses[0] - losses[rival], groups, seed)
     probability = float((gains > 0).mean()) if np.isfinite(means[rival]) else 0.0
-    if best == 0 or probability < _LIKELY:
+    if probability < _LIKELY:
         best = 0
     difference = compare_hits(scores[best], scores[0], groups, seed=seed).difference
     return shares[best], Gain(
